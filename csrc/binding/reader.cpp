@@ -1,0 +1,110 @@
+#include "reader.hpp"
+
+#include <algorithm>
+
+namespace py = pybind11;
+
+namespace onepass {
+namespace {
+
+const dlpack::ExchangeApi* find_api(py::handle tensor_type) {
+  py::object capsule = py::getattr(tensor_type, "__dlpack_c_exchange_api__", py::none());
+  if (!PyCapsule_IsValid(capsule.ptr(), dlpack::capsule_name)) return nullptr;
+  auto* api = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), dlpack::capsule_name));
+  while (api != nullptr && api->version.major > dlpack::major_version) api = api->previous;
+  return api != nullptr && api->version.major == dlpack::major_version && api->read != nullptr ? api : nullptr;
+}
+
+bool find_dtype(const dlpack::DataType& type, Dtype& out) {
+  if (type.lanes != 1) return false;
+  if (type.code == dlpack::floating && type.bits == 32) return out = Dtype::f32, true;
+  if (type.code == dlpack::floating && type.bits == 64) return out = Dtype::f64, true;
+  if (type.code == dlpack::bfloat && type.bits == 16) return out = Dtype::bf16, true;
+  if (type.code == dlpack::floating && type.bits == 16) return out = Dtype::f16, true;
+  return false;
+}
+
+}  // namespace
+
+Reader::Reader(py::tuple tensor_types, py::function is_plain, py::tuple dtypes, bool use_dlpack)
+    : ask_plain_(std::move(is_plain)), dtypes_(std::move(dtypes)) {
+  for (py::handle type : tensor_types) exact_.push_back(reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr()));
+  if (use_dlpack) api_ = find_api(tensor_types[0]);
+  py::object grad = py::getattr(tensor_types[0], "grad");
+  if (Py_TYPE(grad.ptr()) == &PyGetSetDescr_Type) grad_ = reinterpret_cast<PyGetSetDescrObject*>(grad.ptr())->d_getset;
+}
+
+bool Reader::is_exact(PyTypeObject* type) const { return std::find(exact_.begin(), exact_.end(), type) != exact_.end(); }
+
+bool Reader::is_plain(PyTypeObject* type) {
+  if (is_exact(type)) return true;
+  const auto known = plain_.find(type);
+  if (known != plain_.end()) return known->second;
+  const bool plain = ask_plain_(py::handle(reinterpret_cast<PyObject*>(type))).cast<bool>();
+  Py_INCREF(type);  // or another type could come to live at its address
+  return plain_[type] = plain;
+}
+
+PyObject* Reader::gradient(PyObject* parameter) const {
+  PyObject* grad = grad_ != nullptr && is_exact(Py_TYPE(parameter)) ? grad_->get(parameter, grad_->closure)
+                                                                    : PyObject_GetAttrString(parameter, "grad");
+  if (grad == nullptr) throw py::error_already_set();
+  return grad;
+}
+
+PyObject* Reader::lookup(PyObject* dict, PyObject* parameter) const {
+  PyObject* found;
+#if PY_VERSION_HEX < 0x030D0000
+  // A tensor's hash is its address; asking for it would call Python code.
+  if (is_exact(Py_TYPE(parameter))) {
+    found = _PyDict_GetItem_KnownHash(dict, parameter, reinterpret_cast<Py_hash_t>(parameter));
+    if (found != nullptr) return found;
+  }
+#endif
+  found = PyDict_GetItemWithError(dict, parameter);
+  if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+  return found;
+}
+
+bool Reader::read(PyObject* tensor, TensorView& out) {
+  if (!is_plain(Py_TYPE(tensor))) return false;
+  if (!(api_ != nullptr ? read_dlpack(tensor, out) : read_attributes(tensor, out))) return false;
+  // DLPack does not tell of torch's lazy negation, which only strided views (x.conj().imag) can carry by themselves.
+  const bool simple = out.dims > 0 && out.stride[out.dims - 1] == 1;
+  return simple || !py::handle(tensor).attr("is_neg")().cast<bool>();
+}
+
+bool Reader::read_dlpack(PyObject* tensor, TensorView& out) const {
+  dlpack::Tensor read;
+  if (api_->read(tensor, &read) != 0) {  // sparse, meta, quantised, ...: nothing with an address
+    PyErr_Clear();
+    return false;
+  }
+  if (read.device.type != dlpack::cpu && read.device.type != dlpack::cuda_host) return false;
+  out.data = static_cast<char*>(read.data) + read.byte_offset;
+  out.dims = read.ndim;
+  out.shape = read.shape;
+  out.stride = read.strides;
+  return find_dtype(read.dtype, out.dtype);
+}
+
+bool Reader::read_attributes(PyObject* tensor, TensorView& out) {
+  const py::handle t(tensor);
+  if (t.attr("layout").attr("__str__")().cast<std::string>() != "torch.strided") return false;
+  if (t.attr("device").attr("type").cast<std::string>() != "cpu") return false;
+  const py::object dtype = t.attr("dtype");
+  int code = 0;
+  while (code < 4 && !dtype.is(dtypes_[static_cast<size_t>(code)])) ++code;
+  if (code == 4) return false;
+  out.dtype = static_cast<Dtype>(code);
+  out.data = reinterpret_cast<void*>(t.attr("data_ptr")().cast<uintptr_t>());
+  std::vector<int64_t>& numbers = numbers_.emplace_back();
+  for (const py::handle size : t.attr("shape")) numbers.push_back(size.cast<int64_t>());
+  out.dims = static_cast<int>(numbers.size());
+  for (const py::handle stride : t.attr("stride")()) numbers.push_back(stride.cast<int64_t>());
+  out.shape = numbers.data();
+  out.stride = numbers.data() + out.dims;
+  return true;
+}
+
+}  // namespace onepass

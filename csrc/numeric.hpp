@@ -1,0 +1,67 @@
+// Storage types of tensors: widened to the compute type on read, rounded once (to nearest even) on write.
+#pragma once
+
+#include <cstdint>
+
+namespace onepass {
+namespace {  // internal linkage: every instruction set compiles its own copy, and none may leak into another
+
+struct bf16 {
+  uint16_t bits;
+};
+struct f16 {
+  uint16_t bits;
+};
+
+template <class To, class From>
+inline To bits_as(From x) {
+  return __builtin_bit_cast(To, x);
+}
+
+inline float widen(bf16 x) { return bits_as<float>(uint32_t{x.bits} << 16); }
+
+// Branch-free so that it vectorises without F16C, and in normal numbers only so that flush-to-zero cannot change it.
+inline float widen(f16 x) {
+  constexpr uint32_t bias = 112u << 23;  // from exponent bias 15 to 127
+  const uint32_t magnitude = (x.bits & 0x7fffu) << 13;
+  const uint32_t normal = magnitude + bias;
+  const uint32_t special = normal + bias;  // infinity and NaN
+  const float subnormal = bits_as<float>(normal + (1u << 23)) - 0x1p-14f;
+  const uint32_t finite = magnitude < (1u << 23) ? bits_as<uint32_t>(subnormal) : normal;
+  const uint32_t sign = (x.bits & 0x8000u) << 16;
+  return bits_as<float>(sign | (magnitude >= (31u << 23) ? special : finite));
+}
+
+inline float widen(float x) { return x; }
+inline double widen(double x) { return x; }
+
+inline void narrow(float x, float& out) { out = x; }
+inline void narrow(double x, double& out) { out = x; }
+inline void narrow(double x, float& out) { out = static_cast<float>(x); }
+
+inline void narrow(float x, bf16& out) {
+  const uint32_t u = bits_as<uint32_t>(x);
+  const uint32_t nearest = u + 0x7fffu + ((u >> 16) & 1u);
+  const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
+  out.bits = static_cast<uint16_t>(nan ? 0x7fc0u : nearest >> 16);
+}
+
+inline void narrow(float x, f16& out) {
+  const uint32_t u = bits_as<uint32_t>(x);
+  const uint32_t magnitude = u & 0x7fffffffu;
+  const uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+  // Adding 0.5 leaves a subnormal half in the low bits, rounded by the addition itself.
+  const uint32_t subnormal = bits_as<uint32_t>(bits_as<float>(magnitude) + 0.5f) - bits_as<uint32_t>(0.5f);
+  const uint32_t finite = magnitude < (113u << 23) ? subnormal : normal;
+  const uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+  const uint32_t rounded = magnitude >= (143u << 23) ? special : finite;
+  out.bits = static_cast<uint16_t>(rounded | ((u >> 16) & 0x8000u));
+}
+
+template <class Half>
+inline void narrow(double x, Half& out) {
+  narrow(static_cast<float>(x), out);
+}
+
+}  // namespace
+}  // namespace onepass

@@ -1,0 +1,100 @@
+#include "plan.hpp"
+
+#include <algorithm>
+
+#include "parallel.hpp"
+#include "rules.hpp"
+
+namespace onepass {
+namespace {
+
+using Prepare = Prepared (*)(const double*, double);
+
+template <class List>
+struct RuleTable;
+template <template <class> class... Rule>
+struct RuleTable<RuleList<Rule...>> {
+  static constexpr Prepare prepare[] = {Rule<double>::prepare...};
+  static constexpr int states[] = {Rule<double>::states...};
+};
+using Table = RuleTable<Rules>;
+static_assert(std::size(Table::states) == std::size(rule_names));
+
+// Below this many elements per thread, waking a thread costs more than it saves.
+constexpr int64_t elements_per_thread = 16384;
+// Long enough for the hardware's prefetchers, short enough to balance.
+constexpr int64_t largest_chunk = 65536, smallest_chunk = 4096;
+
+}  // namespace
+
+const std::vector<RuleInfo>& rules() {
+  static const std::vector<RuleInfo> list = [] {
+    std::vector<RuleInfo> all;
+    for (size_t i = 0; i < std::size(rule_names); ++i) all.push_back({rule_names[i], Table::states[i]});
+    return all;
+  }();
+  return list;
+}
+
+void Plan::clear() {
+  segments_.clear();
+  scalars_.clear();
+  steps_.clear();
+  strided_.clear();
+  elements_ = 0;
+}
+
+void Plan::begin_group(const Group& group) {
+  group_ = group;
+  group_start_ = scalars_.size();
+}
+
+uint32_t Plan::scalars_for(double t) {
+  for (size_t i = scalars_.size(); i-- > group_start_;) {
+    if (steps_[i] == t) return static_cast<uint32_t>(i);
+  }
+  Scalars scalars = group_.scalars;
+  const Prepared prepared = Table::prepare[group_.rule](group_.hyper, t);
+  std::copy(std::begin(prepared.rule), std::end(prepared.rule), scalars.rule);
+  scalars.threshold = prepared.rate * group_.l1_decay;
+  scalars_.push_back(scalars);
+  steps_.push_back(t);
+  return static_cast<uint32_t>(scalars_.size() - 1);
+}
+
+void Plan::add(const TensorView* views, int n, double t) {
+  Segment segment{};
+  segment.count = views[param].count();
+  if (segment.count == 0) return;
+  for (int k = 0; k < n; ++k) {
+    segment.data[k] = views[k].data;
+    segment.dtype[k] = views[k].dtype;
+  }
+  segment.operands = static_cast<uint8_t>(n);
+  segment.rule = static_cast<uint8_t>(group_.rule);
+  segment.scalars = scalars_for(t);
+  segment.strided = share_dense_layout(views, n) ? nullptr : strided_.add(views, n);
+  segment.start = elements_;
+  elements_ += segment.count;
+  segments_.push_back(segment);
+}
+
+void Plan::run(const Isa& isa) const {
+  const int threads = static_cast<int>(
+      std::min<int64_t>(available_threads(), std::max<int64_t>(1, elements_ / elements_per_thread)));
+  const int64_t chunk =
+      threads == 1 ? std::max<int64_t>(1, elements_)
+                   : std::clamp(elements_ / (8 * threads), smallest_chunk, largest_chunk) / smallest_chunk * smallest_chunk;
+  parallel_for(elements_, chunk, threads, [&](int64_t begin, int64_t end) {
+    auto segment = std::upper_bound(segments_.begin(), segments_.end(), begin,
+                                    [](int64_t at, const Segment& s) { return at < s.start; }) -
+                   1;
+    for (; segment != segments_.end() && segment->start < end; ++segment) {
+      const int64_t from = std::max<int64_t>(0, begin - segment->start);
+      const int64_t to = std::min(segment->count, end - segment->start);
+      isa.update(*segment, scalars_[segment->scalars], from, to);
+    }
+  });
+}
+
+}  // namespace onepass

@@ -1,0 +1,55 @@
+// The work list of one step: every tensor of every group as one flat range of elements.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "dispatch.hpp"
+#include "layout.hpp"
+#include "segment.hpp"
+
+namespace onepass {
+
+// What the tensors of a group have in common. The order of `hyper` is that of the rule, hyper[0] the learning rate.
+struct Group {
+  int rule;
+  double hyper[8];
+  double l1_decay;  // proximal
+  Scalars scalars;  // all but the rule's, which depend on the step number
+};
+
+class Plan {
+ public:
+  void clear();
+
+  // Starts a group; the tensors that are added next belong to it.
+  void begin_group(const Group& group);
+
+  // One tensor: views are param, grad, states; `t` is the number of this step for it, from 1.
+  void add(const TensorView* views, int n, double t);
+
+  // Updates everything, in one parallel region.
+  void run(const Isa& isa) const;
+
+  int64_t elements() const { return elements_; }
+
+ private:
+  uint32_t scalars_for(double t);
+
+  Group group_{};
+  std::vector<Segment> segments_;
+  std::vector<Scalars> scalars_;
+  std::vector<double> steps_;  // the step number that each of scalars_ was prepared for
+  size_t group_start_ = 0;     // index of the group's first entry there
+  StridedStore strided_;
+  int64_t elements_ = 0;
+};
+
+// Names of the rules, and how many states each has.
+struct RuleInfo {
+  const char* name;
+  int states;
+};
+const std::vector<RuleInfo>& rules();
+
+}  // namespace onepass

@@ -1,0 +1,188 @@
+// Every update rule: what one step does to ONE element.
+//
+// A rule says how many states it has, prepares its scalars in double once per step from the group's hyper-parameters
+// `h` and the tensor's step number `t` (from 1), and is then called as rule(p, g, states...). The order of `h` is the
+// order in which the Python class of the optimizer gives them; h[0] is the learning rate.
+#pragma once
+
+#include <cmath>
+
+#include "segment.hpp"
+
+namespace onepass {
+namespace {  // internal linkage: see numeric.hpp
+
+template <class C>
+inline C square_root(C x) {
+  if constexpr (sizeof(C) == sizeof(float)) {
+    return __builtin_sqrtf(x);
+  } else {
+    return __builtin_sqrt(x);
+  }
+}
+
+// As torch.maximum: NaN wins, whichever side it is on.
+template <class C>
+inline C maximum(C a, C b) {
+  const C larger = a > b ? a : b;  // b where either is NaN
+  return a != a ? a : larger;
+}
+
+// Stochastic gradient descent (Robbins & Monro, 1951). h: lr.
+template <class C>
+struct Sgd {
+  static constexpr int states = 0;
+  static Prepared prepare(const double* h, double) { return {h[0], {h[0]}}; }
+
+  C lr;
+  explicit Sgd(const double* s) : lr(static_cast<C>(s[0])) {}
+  void operator()(C& p, C g) const { p = p - lr * g; }
+};
+
+// SGD with momentum (Polyak, 1964; Nesterov's form as in Sutskever et al., 2013). h: lr, momentum, dampening, nesterov.
+// The buffer of a tensor's first step is the gradient itself.
+template <class C>
+struct Momentum {
+  static constexpr int states = 1;
+  static Prepared prepare(const double* h, double t) {
+    const bool first = t <= 1;
+    return {h[0], {h[0], first ? 0 : h[1], first ? 1 : 1 - h[2], h[1], h[3]}};
+  }
+
+  C lr, keep, take, momentum;
+  bool nesterov;
+  explicit Momentum(const double* s)
+      : lr(static_cast<C>(s[0])),
+        keep(static_cast<C>(s[1])),
+        take(static_cast<C>(s[2])),
+        momentum(static_cast<C>(s[3])),
+        nesterov(s[4] != 0) {}
+  void operator()(C& p, C g, C& b) const {
+    b = keep * b + take * g;
+    p = p - lr * (nesterov ? g + momentum * b : b);
+  }
+};
+
+// Adagrad (Duchi, Hazan & Singer, 2011). h: lr, lr_decay, eps.
+template <class C>
+struct Adagrad {
+  static constexpr int states = 1;
+  static Prepared prepare(const double* h, double t) {
+    const double rate = h[0] / (1 + (t - 1) * h[1]);
+    return {rate, {rate, h[2]}};
+  }
+
+  C lr, eps;
+  explicit Adagrad(const double* s) : lr(static_cast<C>(s[0])), eps(static_cast<C>(s[1])) {}
+  void operator()(C& p, C g, C& sum) const {
+    sum = sum + g * g;
+    p = p - lr * g / (square_root(sum) + eps);
+  }
+};
+
+// RMSprop (Hinton, 2012; centered: Graves, 2013, eq. 38-45). h: lr, alpha, eps, momentum.
+// States: v, then the buffer of the momentum, then the mean gradient of the centered form, as far as they exist.
+template <class C, bool centered, bool with_momentum>
+struct RMSpropBase {
+  static constexpr int states = 1 + centered + with_momentum;
+  static Prepared prepare(const double* h, double) { return {h[0], {h[0], h[1], 1 - h[1], h[2], h[3]}}; }
+
+  C lr, alpha, rest, eps, momentum;
+  explicit RMSpropBase(const double* s)
+      : lr(static_cast<C>(s[0])),
+        alpha(static_cast<C>(s[1])),
+        rest(static_cast<C>(s[2])),
+        eps(static_cast<C>(s[3])),
+        momentum(static_cast<C>(s[4])) {}
+
+  C scaled(C g, C& v) const {
+    v = alpha * v + rest * g * g;
+    return g / (square_root(v) + eps);
+  }
+  C scaled(C g, C& v, C& mean) const {
+    v = alpha * v + rest * g * g;
+    mean = mean + rest * (g - mean);
+    const C variance = v - mean * mean;  // rounding may leave it just below zero
+    return g / (square_root(variance < 0 ? C{0} : variance) + eps);
+  }
+  template <class... Mean>
+  void operator()(C& p, C g, C& v, Mean&... mean) const
+    requires(!with_momentum)
+  {
+    p = p - lr * scaled(g, v, mean...);
+  }
+  template <class... Mean>
+  void operator()(C& p, C g, C& v, C& b, Mean&... mean) const
+    requires(with_momentum)
+  {
+    b = momentum * b + scaled(g, v, mean...);
+    p = p - lr * b;
+  }
+};
+template <class C>
+using RMSprop = RMSpropBase<C, false, false>;
+template <class C>
+using RMSpropMomentum = RMSpropBase<C, false, true>;
+template <class C>
+using RMSpropCentered = RMSpropBase<C, true, false>;
+template <class C>
+using RMSpropCenteredMomentum = RMSpropBase<C, true, true>;
+
+// Adam (Kingma & Ba, 2015, algorithm 1; amsgrad: Reddi, Kale & Kumar, 2018), bias corrections arranged as in torch.
+// h: lr, beta1, beta2, eps. States: m, v and, for amsgrad, the largest v so far.
+template <class C, bool amsgrad>
+struct AdamBase {
+  static constexpr int states = 2 + amsgrad;
+  static Prepared prepare(const double* h, double t) {
+    const double bias1 = 1 - std::pow(h[1], t);
+    const double bias2 = 1 - std::pow(h[2], t);
+    return {h[0], {h[0] / bias1, 1 - h[1], h[2], 1 - h[2], 1 / std::sqrt(bias2), h[3]}};
+  }
+
+  C step_size, weight, beta2, rest, inverse_bias, eps;
+  explicit AdamBase(const double* s)
+      : step_size(static_cast<C>(s[0])),
+        weight(static_cast<C>(s[1])),
+        beta2(static_cast<C>(s[2])),
+        rest(static_cast<C>(s[3])),
+        inverse_bias(static_cast<C>(s[4])),
+        eps(static_cast<C>(s[5])) {}
+
+  void average(C g, C& m, C& v) const {
+    m = m + weight * (g - m);
+    v = beta2 * v + rest * g * g;
+  }
+  void move(C& p, C m, C v) const { p = p - step_size * m / (square_root(v) * inverse_bias + eps); }
+
+  void operator()(C& p, C g, C& m, C& v) const {
+    average(g, m, v);
+    move(p, m, v);
+  }
+  void operator()(C& p, C g, C& m, C& v, C& largest) const {
+    average(g, m, v);
+    largest = maximum(largest, v);
+    move(p, m, largest);
+  }
+};
+template <class C>
+using Adam = AdamBase<C, false>;
+template <class C>
+using AmsGrad = AdamBase<C, true>;
+
+template <template <class> class... Rule>
+struct RuleList {};
+// The list of rules; a rule's place in it is its number, its name is in rule_names.
+using Rules = RuleList<Sgd, Momentum, Adagrad, RMSprop, RMSpropMomentum, RMSpropCentered, RMSpropCenteredMomentum, Adam,
+                       AmsGrad>;
+constexpr const char* rule_names[] = {"sgd",
+                                      "momentum",
+                                      "adagrad",
+                                      "rmsprop",
+                                      "rmsprop_momentum",
+                                      "rmsprop_centered",
+                                      "rmsprop_centered_momentum",
+                                      "adam",
+                                      "amsgrad"};
+
+}  // namespace
+}  // namespace onepass
