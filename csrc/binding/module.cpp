@@ -25,7 +25,7 @@ PYBIND11_MODULE(_core, m) {
       .def_readonly("repair", &onepass::Trouble::repair)
       .def_readonly("invalid", &onepass::Trouble::invalid);
 
-  m.def("step", &onepass::step, "reader"_a, "groups"_a, "state"_a, "fresh"_a);
+  m.def("step", &onepass::step, "reader"_a, "groups"_a, "state"_a, "fresh"_a, "dry"_a);
 
   m.def("rules", [] {
     py::dict numbers;

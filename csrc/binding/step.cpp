@@ -125,7 +125,7 @@ class Operands {
 
 }  // namespace
 
-py::object step(Reader& reader, const py::list& groups, const py::dict& state, const py::set& fresh) {
+py::object step(Reader& reader, const py::list& groups, const py::dict& state, const py::set& fresh, bool dry) {
   thread_local Scratch kept;
   Scratch scratch = std::move(kept);
   scratch.clear();
@@ -170,7 +170,7 @@ py::object step(Reader& reader, const py::list& groups, const py::dict& state, c
   }
 
   const bool ready = trouble.uncovered.empty() && trouble.repair.empty() && trouble.invalid.empty();
-  if (ready) {
+  if (ready && !dry) {
     for (const Counted& counted : scratch.counts) counted.count.write(counted.t);
     if (scratch.plan.elements() > release_gil_above) {
       py::gil_scoped_release release;

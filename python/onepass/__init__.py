@@ -1,3 +1,20 @@
-"""Optimizers for PyTorch with the whole update in one pass over memory."""
+"""Optimizers for PyTorch with the whole update in one pass over memory.
+
+``onepass.SGD``, ``Adagrad``, ``RMSprop``, ``Adam`` and ``AdamW`` take the place of the classes of the same
+name in ``torch.optim``.
+"""
 
 from __future__ import annotations
+
+import torch  # noqa: F401  (before the extension, which shares the OpenMP runtime that torch loads)
+
+try:
+    from onepass import _core
+except ModuleNotFoundError as error:
+    error.add_note("The compiled part of onepass is missing: install the package (pip install .).")
+    raise
+
+from onepass.optim import SGD, Adagrad, Adam, AdamW, RMSprop
+
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
+__version__: str = _core.version

@@ -1,0 +1,107 @@
+"""Adam."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim.optimizer import ParamsT
+from typing_extensions import Unpack
+
+from onepass.optim import options
+from onepass.optim.base import Group, OnePass, Rule, rule
+from onepass.optim.checks import at_least, betas_in_range
+
+
+_ADAM = rule("adam", "exp_avg", "exp_avg_sq")
+_AMSGRAD = rule("amsgrad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+
+class Adam(OnePass, torch.optim.Adam):
+    r"""Adam: momentum divided by a running average of the gradient's magnitude, both corrected for their start.
+
+    .. math::
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
+        p_t &= p_{t-1} - \frac{\gamma}{1 - \beta_1^t} \,
+               m_t \Big/ \Big(\sqrt{v_t / (1 - \beta_2^t)} + \epsilon\Big)
+
+    Args:
+        params: Parameters, named parameters or parameter groups.
+        lr: Learning rate :math:`\gamma \ge 0`, a number or a tensor of one element. Default: 1e-3.
+        betas: :math:`\beta_1, \beta_2` in [0, 1). Default: (0.9, 0.999).
+        eps: :math:`\epsilon \ge 0`. Default: 1e-8.
+        weight_decay: L2 strength, at least 0: added to the gradient, or decoupled. Default: 0.
+        amsgrad: Divide by the largest :math:`v` so far. Default: False.
+        foreach: Only kept: torch's own step, where a group has to fall back to it, reads it. Default: None.
+        maximize: Ascend instead of descend. Default: False.
+        capturable: Only kept for torch's own step. Default: False.
+        differentiable: Run torch's own step, which autograd can follow. Default: False.
+        fused: True lets `torch.amp.GradScaler` leave unscaling to the step. Default: None.
+        decoupled_weight_decay: Decay the weights themselves, as AdamW. Default: False.
+        **own: Options that torch does not have, see :class:`onepass.optim.options.Options`.
+
+    Raises:
+        ValueError: A hyper-parameter is out of its range; the message names it.
+
+    Example:
+        >>> import torch, onepass
+        >>> model = torch.nn.Linear(4, 1)
+        >>> optimizer = onepass.Adam(model.parameters(), lr=1e-3)
+        >>> model(torch.ones(2, 4)).sum().backward()
+        >>> optimizer.step()
+
+    Reference:
+        Kingma & Ba, Adam: A Method for Stochastic Optimization, 2015, algorithm 1; amsgrad: Reddi, Kale &
+        Kumar, On the Convergence of Adam and Beyond, 2018.
+
+    Difference from torch:
+        None in the result. bfloat16 and float16 parameters are computed in float32 and rounded once.
+    """
+
+    core_keys = ("exp_avg", "exp_avg_sq")
+    state_keys = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+    @options.documented
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | torch.Tensor = 1e-3,
+        betas: tuple[float | torch.Tensor, float | torch.Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        **own: Unpack[options.Options],
+    ) -> None:
+        self._start(
+            torch.optim.Adam,
+            params,
+            own,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=decoupled_weight_decay,
+        )
+
+    def check(self, group: Group) -> None:
+        """Raise ValueError for a hyper-parameter out of range."""
+        at_least(0.0, **{name: group[name] for name in ("lr", "eps", "weight_decay")})
+        betas_in_range(group["betas"])
+
+    def rule(self, group: Group) -> tuple[Rule, tuple[Any, ...]]:
+        """Return the rule of a group and its hyper-parameters."""
+        return _AMSGRAD if group["amsgrad"] else _ADAM, (*group["betas"], group["eps"])

@@ -1,0 +1,57 @@
+"""Parameter groups that the kernels do not cover: torch's own step, for these groups alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from onepass.optim.base import Group, OnePass
+
+
+def torch_step(optimizer: OnePass, groups: list[Group], unscale: float) -> None:
+    """Step `groups` by the torch class that the optimizer descends from."""
+    if not groups:
+        return
+    own = optimizer.param_groups
+    with _unscaled(groups, unscale):
+        optimizer.param_groups = [_without_fused_on_cpu(group) for group in groups]
+        try:
+            _step_of(type(optimizer))(optimizer)
+        finally:
+            optimizer.param_groups = own
+
+
+def _step_of(kind: type[Optimizer]) -> Any:
+    """Return the step of the nearest torch class, without the wrapper that calls hooks and profiler."""
+    base = next(c for c in kind.__mro__ if c.__module__.startswith("torch.optim.") and "step" in vars(c))
+    step: Any = base.step
+    return step.__wrapped__ if getattr(step, "hooked", False) else step
+
+
+def _without_fused_on_cpu(group: Group) -> Group:
+    """Return the group with torch's fused CPU kernels switched off: they ignore strides."""
+    on_cpu = any(p.device.type == "cpu" for p in group["params"])
+    return {**group, "fused": False, "capturable": False} if on_cpu else group
+
+
+@contextmanager
+def _unscaled(groups: list[Group], unscale: float) -> Iterator[None]:
+    """Put unscaled copies in the place of the gradients for the time of a step."""
+    if unscale == 1.0:
+        yield
+        return
+    params = [p for group in groups for p in group["params"] if p.grad is not None]
+    scaled = [p.grad for p in params]
+    try:
+        with torch.no_grad():
+            for p, grad in zip(params, scaled, strict=True):
+                p.grad = grad * unscale
+        yield
+    finally:
+        for p, grad in zip(params, scaled, strict=True):
+            p.grad = grad

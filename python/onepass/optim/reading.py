@@ -1,0 +1,39 @@
+"""Which tensors the kernels may read directly, and how."""
+
+from __future__ import annotations
+
+import torch
+
+from onepass import _core
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def is_plain(kind: type) -> bool:
+    """Return whether a tensor subclass keeps its numbers in ordinary memory of its own.
+
+    A subclass that intercepts torch's operations (DTensor, FakeTensor, functional tensors, ...) may hold its
+    numbers elsewhere or want to see every operation: it is left to torch's own step.
+    """
+    if not issubclass(kind, torch.Tensor):
+        return False
+    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return False
+    function = kind.__torch_function__
+    return (
+        function is torch._C._disabled_torch_function_impl
+        or getattr(function, "__func__", None) is torch.Tensor.__torch_function__.__func__
+    )
+
+
+def make_reader(*, use_dlpack: bool = True) -> _core.Reader:
+    """Return a reader through torch's DLPack exchange table, or through attributes where there is none."""
+    return _core.Reader(
+        tensor_types=(torch.Tensor, torch.nn.Parameter),
+        is_plain=is_plain,
+        dtypes=_DTYPES,
+        use_dlpack=use_dlpack,
+    )
+
+
+READER = make_reader()

@@ -1,0 +1,123 @@
+"""RMSprop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim.optimizer import ParamsT
+from typing_extensions import Unpack
+
+from onepass.optim import options
+from onepass.optim.base import Group, OnePass, Rule, rule
+from onepass.optim.checks import at_least
+
+
+_RULES = {
+    # (centered, with momentum)
+    (False, False): rule("rmsprop", "square_avg"),
+    (False, True): rule("rmsprop_momentum", "square_avg", "momentum_buffer"),
+    (True, False): rule("rmsprop_centered", "square_avg", "grad_avg"),
+    (True, True): rule("rmsprop_centered_momentum", "square_avg", "momentum_buffer", "grad_avg"),
+}
+
+
+class RMSprop(OnePass, torch.optim.RMSprop):
+    r"""RMSprop: the gradient divided by a running average of its magnitude.
+
+    .. math::
+        v_t &= \alpha v_{t-1} + (1 - \alpha) g_t^2 \\
+        a_t &= \alpha a_{t-1} + (1 - \alpha) g_t \quad\text{(centered, else } a_t = 0) \\
+        b_t &= \mu b_{t-1} + g_t / (\sqrt{v_t - a_t^2} + \epsilon) \\
+        p_t &= p_{t-1} - \gamma b_t
+
+    Args:
+        params: Parameters, named parameters or parameter groups.
+        lr: Learning rate :math:`\gamma \ge 0`, a number or a tensor of one element. Default: 1e-2.
+        alpha: :math:`\alpha \ge 0`. Default: 0.99.
+        eps: :math:`\epsilon \ge 0`. Default: 1e-8.
+        weight_decay: L2 strength, added to the gradient, at least 0. Default: 0.
+        momentum: :math:`\mu \ge 0`. Default: 0, which keeps no buffer.
+        centered: Subtract the squared mean of the gradient. Default: False.
+        capturable: Only kept for torch's own step. Default: False.
+        foreach: Only kept: torch's own step, where a group has to fall back to it, reads it. Default: None.
+        maximize: Ascend instead of descend. Default: False.
+        differentiable: Run torch's own step, which autograd can follow. Default: False.
+        fused: True lets `torch.amp.GradScaler` leave unscaling to the step. torch's RMSprop has no such
+            argument. Default: None.
+        **own: Options that torch does not have, see :class:`onepass.optim.options.Options`.
+
+    Raises:
+        ValueError: A hyper-parameter is out of its range; the message names it.
+
+    Example:
+        >>> import torch, onepass
+        >>> model = torch.nn.Linear(4, 1)
+        >>> optimizer = onepass.RMSprop(model.parameters(), lr=0.01, centered=True)
+        >>> model(torch.ones(2, 4)).sum().backward()
+        >>> optimizer.step()
+
+    Reference:
+        Hinton, Neural Networks for Machine Learning, lecture 6e, 2012; centered: Graves, Generating Sequences
+        With Recurrent Neural Networks, 2013, eq. 38 to 45.
+
+    Difference from torch:
+        :math:`v_t - a_t^2` is at least 0: rounding can leave it just below, where torch's result is NaN.
+    """
+
+    core_keys = ("square_avg",)
+    state_keys = ("square_avg", "momentum_buffer", "grad_avg")
+
+    @options.documented
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | torch.Tensor = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        *,
+        fused: bool | None = None,
+        **own: Unpack[options.Options],
+    ) -> None:
+        self._start(
+            torch.optim.RMSprop,
+            params,
+            own,
+            lr=lr,
+            alpha=alpha,
+            eps=eps,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            centered=centered,
+            capturable=capturable,
+            foreach=foreach,
+            maximize=maximize,
+            differentiable=differentiable,
+        )
+        if fused:
+            if differentiable:
+                message = "`fused` does not support `differentiable`"
+                raise RuntimeError(message)
+            if foreach:
+                message = "`fused` and `foreach` cannot be `True` together."
+                raise RuntimeError(message)
+            self.defaults["fused"] = True
+            self._step_supports_amp_scaling = True
+
+    def check(self, group: Group) -> None:
+        """Raise ValueError for a hyper-parameter out of range."""
+        at_least(
+            0.0, **{name: group[name] for name in ("lr", "alpha", "eps", "weight_decay", "momentum")}
+        )
+
+    def rule(self, group: Group) -> tuple[Rule, tuple[Any, ...]]:
+        """Return the rule of a group and its hyper-parameters."""
+        chosen = _RULES[bool(group["centered"]), group["momentum"] > 0]
+        return chosen, (group["alpha"], group["eps"], group["momentum"])
