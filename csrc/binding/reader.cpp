@@ -67,11 +67,15 @@ PyObject* Reader::lookup(PyObject* dict, PyObject* parameter) const {
 }
 
 bool Reader::read(PyObject* tensor, TensorView& out) {
-  if (!is_plain(Py_TYPE(tensor))) return false;
-  if (!(api_ != nullptr ? read_dlpack(tensor, out) : read_attributes(tensor, out))) return false;
-  // DLPack does not tell of torch's lazy negation, which only strided views (x.conj().imag) can carry by themselves.
-  const bool simple = out.dims > 0 && out.stride[out.dims - 1] == 1;
+  if (!read_memory(tensor, out)) return false;
+  // DLPack does not tell of torch's lazy negation. A view like x.conj().imag carries it, and is strided or tiny.
+  const bool simple = out.dims > 0 && out.stride[out.dims - 1] == 1 && out.shape[out.dims - 1] > 1;
   return simple || !py::handle(tensor).attr("is_neg")().cast<bool>();
+}
+
+bool Reader::read_memory(PyObject* tensor, TensorView& out) {
+  if (!is_plain(Py_TYPE(tensor))) return false;
+  return api_ != nullptr ? read_dlpack(tensor, out) : read_attributes(tensor, out);
 }
 
 bool Reader::read_dlpack(PyObject* tensor, TensorView& out) const {

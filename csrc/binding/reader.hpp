@@ -22,6 +22,9 @@ class Reader {
   // False if the kernels do not cover the tensor: another device or dtype, no strided memory, a foreign subclass.
   bool read(PyObject* tensor, TensorView& out);
 
+  // The same for a tensor that is known not to be lazily negated.
+  bool read_memory(PyObject* tensor, TensorView& out);
+
   // The .grad of a parameter: a new reference.
   PyObject* gradient(PyObject* parameter) const;
 

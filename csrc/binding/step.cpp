@@ -110,7 +110,7 @@ class Operands {
     static PyObject* const name = PyUnicode_InternFromString("step");
     PyObject* const tensor = PyDict_GetItemWithError(own, name);
     TensorView view;
-    if (tensor == nullptr || !reader_.read(tensor, view)) return Found::repair;
+    if (tensor == nullptr || !reader_.read_memory(tensor, view)) return Found::repair;
     step = {view.data, view.dtype == Dtype::f64};
     const bool usable = view.data != nullptr && view.count() == 1 && (view.dtype == Dtype::f32 || step.is_double);
     return usable ? Found::ready : Found::repair;
