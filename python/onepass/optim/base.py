@@ -110,34 +110,35 @@ class OnePass(Optimizer):
             return loss
         grad_scale = own.get("grad_scale")
         updated = self._update(1.0 if grad_scale is None else 1.0 / float(grad_scale))
-        if updated:
-            torch._C._increment_version(updated)
+        for params in updated:
+            torch._C._increment_version(params)
         return loss
 
-    def _update(self, unscale: float) -> list[torch.Tensor]:
+    def _update(self, unscale: float) -> list[list[torch.Tensor]]:
         """Step all groups; return the parameters that the kernels have changed."""
         groups = self.param_groups
         work = [self._work(group, unscale) for group in groups]
         foreign = {i for i, group in enumerate(groups) if group["differentiable"]}
+        memory = self.__dict__.get("_memory") or self.__dict__.setdefault("_memory", _core.Memory())
         if not foreign:
-            done = _core.step(READER, work, self.state, _NONE_FRESH, False)
+            done = _core.step(READER, memory, work, self.state, _NONE_FRESH, False)
             if type(done) is list:
                 return done
         return self._update_with_care(work, foreign, unscale)
 
     def _update_with_care(
         self, work: list[tuple[Any, ...]], foreign: set[int], unscale: float
-    ) -> list[torch.Tensor]:
+    ) -> list[list[torch.Tensor]]:
         """Step when some groups are not for the kernels or some states are missing.
 
         Everything that can go wrong is found before anything is written; then torch steps the groups that are
         foreign to the kernels, since it may still refuse one, and the kernels step the others.
         """
-        groups = self.param_groups
+        groups, memory = self.param_groups, self._memory
         while True:
             for i in foreign:
                 work[i] = ([], *work[i][1:])
-            found = _core.step(READER, work, self.state, _NONE_FRESH, True)
+            found = _core.step(READER, memory, work, self.state, _NONE_FRESH, True)
             if isinstance(found, list):
                 broken = []
                 break
@@ -154,7 +155,7 @@ class OnePass(Optimizer):
 
         torch_step(self, [groups[g] for g in sorted(foreign)], unscale)
         fresh = {(g, i) for g, i in broken if states.complete(self, groups[g], i, work[g][2])}
-        done = _core.step(READER, work, self.state, fresh, False)
+        done = _core.step(READER, memory, work, self.state, fresh, False)
         if not isinstance(done, list):
             message = f"onepass could not make the state of {states.name_of(groups, *done.repair[0])}"
             raise RuntimeError(message)
