@@ -61,7 +61,8 @@ class OnePass(Optimizer):
         """Construct: `arguments` are those of the torch class `base`, `own` the options that it does not have."""
         self.check(arguments)
         self._given = options.given(own)
-        base.__init__(self, params, **arguments)  # type: ignore[call-arg]
+        self._memory = _core.Memory()
+        base.__init__(self, params, **arguments)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a parameter group, as `torch.optim.Optimizer.add_param_group`, with its values checked."""
@@ -72,8 +73,8 @@ class OnePass(Optimizer):
             options.check(group)
         super().add_param_group(param_group)
 
-    @torch._disable_dynamo
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do one optimization step.
 
         Args:
@@ -92,9 +93,11 @@ class OnePass(Optimizer):
             or self._optimizer_step_post_hooks
             or _global_optimizer_pre_hooks
             or _global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()
+            or torch._C._autograd._profiler_enabled()
         )
-        if watched and type(self).step is OnePass.step:  # an overriding step was wrapped by torch itself
+        if (
+            watched and type(self).step is OnePass.step
+        ):  # an overriding step was wrapped by torch itself
             return _hooked_step(self) if closure is None else _hooked_step(self, closure)
         return self._step(closure)
 
@@ -119,9 +122,8 @@ class OnePass(Optimizer):
         groups = self.param_groups
         work = [self._work(group, unscale) for group in groups]
         foreign = {i for i, group in enumerate(groups) if group["differentiable"]}
-        memory = self.__dict__.get("_memory") or self.__dict__.setdefault("_memory", _core.Memory())
         if not foreign:
-            done = _core.step(READER, memory, work, self.state, _NONE_FRESH, False)
+            done = _core.step(READER, self._memory, work, self.state, _NONE_FRESH, False)
             if type(done) is list:
                 return done
         return self._update_with_care(work, foreign, unscale)
@@ -134,11 +136,11 @@ class OnePass(Optimizer):
         Everything that can go wrong is found before anything is written; then torch steps the groups that are
         foreign to the kernels, since it may still refuse one, and the kernels step the others.
         """
-        groups, memory = self.param_groups, self._memory
+        groups = self.param_groups
         while True:
             for i in foreign:
                 work[i] = ([], *work[i][1:])
-            found = _core.step(READER, memory, work, self.state, _NONE_FRESH, True)
+            found = _core.step(READER, self._memory, work, self.state, _NONE_FRESH, True)
             if isinstance(found, list):
                 broken = []
                 break
@@ -155,9 +157,11 @@ class OnePass(Optimizer):
 
         torch_step(self, [groups[g] for g in sorted(foreign)], unscale)
         fresh = {(g, i) for g, i in broken if states.complete(self, groups[g], i, work[g][2])}
-        done = _core.step(READER, memory, work, self.state, fresh, False)
+        done = _core.step(READER, self._memory, work, self.state, fresh, False)
         if not isinstance(done, list):
-            message = f"onepass could not make the state of {states.name_of(groups, *done.repair[0])}"
+            message = (
+                f"onepass could not make the state of {states.name_of(groups, *done.repair[0])}"
+            )
             raise RuntimeError(message)
         return done
 
@@ -196,8 +200,9 @@ class OnePass(Optimizer):
         super().load_state_dict({**state_dict, "param_groups": saved})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickled optimizer."""
+        """Take in the state of a pickled or loaded optimizer."""
         super().__setstate__(state)
+        self._memory = _core.Memory()
         if self.defaults.get("fused"):
             self._step_supports_amp_scaling = True
 
