@@ -178,5 +178,16 @@ constexpr const char* rule_names[] = {
     "sgd",  "momentum", "adagrad", "rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum",
     "adam", "amsgrad"};
 
+// Which states of a rule are never negative, for their 8-bit code.
+constexpr bool nonnegative_states[][max_states] = {{},
+                                                   {false},
+                                                   {true},
+                                                   {true},
+                                                   {true, false},
+                                                   {true, false},
+                                                   {true, false, false},
+                                                   {false, true},
+                                                   {false, true, true}};
+
 }  // namespace
 }  // namespace onepass
