@@ -16,7 +16,7 @@ from torch.optim.optimizer import (
 )
 
 from onepass import _core
-from onepass.optim import options, states
+from onepass.optim import options, scheduled, states
 from onepass.optim.fallback import torch_step
 from onepass.optim.reading import READER
 from onepass.optim.report import Report, nonfinite_names
@@ -48,6 +48,8 @@ class OnePass(Optimizer):
     """The states that every parameter of this optimizer has once it has stepped."""
     state_keys: ClassVar[tuple[str, ...]] = ()
     """All states of the shape of the parameter."""
+    on_schedule_mismatch: str = "error"
+    """What `load_state_dict` does where the checkpoint has another schedule: "error", "keep" ours, "checkpoint"."""
 
     def rule(self, group: Group) -> tuple[Rule, tuple[float, ...]]:
         """Return the rule of a group and its hyper-parameters after lr, in the rule's order."""
@@ -65,8 +67,12 @@ class OnePass(Optimizer):
         self, base: type[Optimizer], params: ParamsT, own: Mapping[str, Any], **arguments: Any
     ) -> None:
         """Construct: `arguments` are those of the torch class `base`, `own` the options that it does not have."""
+        numbers, schedules = scheduled.split({**arguments, **own}, 0)
+        arguments = {name: numbers[name] for name in arguments}
         self.check(arguments)
-        self._given = options.given(own)
+        self._given = options.given({name: numbers[name] for name in own})
+        if schedules:
+            self._given[scheduled.KEY] = schedules
         self._forget()
         base.__init__(self, params, **arguments)
         if self.defaults.get("max_grad_norm") is not None:
@@ -75,6 +81,7 @@ class OnePass(Optimizer):
     def _forget(self) -> None:
         """Start without a history: of addresses, of steps."""
         self._memory = _core.Memory()
+        self._schedules = scheduled.Schedules()
         self._applied = self._skipped = 0
         self._last: tuple[bool, float | None, float | None, list[str]] = (False, None, None, [])
 
@@ -82,6 +89,7 @@ class OnePass(Optimizer):
         """Add a parameter group, as `torch.optim.Optimizer.add_param_group`, with its values checked."""
         if isinstance(param_group, dict):
             self.defaults.update(self.__dict__.pop("_given", {}))
+            scheduled.enter(param_group, self.defaults, self._applied)
             group = {**self.defaults, **param_group}
             self.check(group)
             options.check(group)
@@ -138,6 +146,11 @@ class OnePass(Optimizer):
         for params in updated:
             torch._C._increment_version(params)
         self._applied += 1
+        for group in self.param_groups:
+            if scheduled.KEY in group:
+                self._schedules.write(group, self._applied)
+            elif group.get("rounding") == "stochastic":
+                group[scheduled.COUNT] = self._applied
         if clip is not None:
             bad = [] if math.isfinite(clip.norm) else nonfinite_names(self.param_groups)
             self._last = (True, clip.norm, clip.coefficient, bad)
@@ -168,7 +181,15 @@ class OnePass(Optimizer):
     def _update(self, unscale: float, clip: _core.Clip | None) -> list[list[torch.Tensor]]:
         """Step all groups; return the parameters that the kernels have changed."""
         groups = self.param_groups
-        work = [self._work(group, unscale) for group in groups]
+        for i, group in enumerate(groups):
+            if scheduled.KEY in group:
+                scheduled.refuse_scheduler(group, i)
+        try:
+            work = [self._work(group, unscale) for group in groups]
+        except TypeError:  # perhaps a schedule has been put into a group since
+            for group in groups:
+                scheduled.enter(group, {}, self._applied)
+            work = [self._work(group, unscale) for group in groups]
         foreign = {i for i, group in enumerate(groups) if group["differentiable"]}
         if not foreign:
             done = self._run(work, clip)
@@ -317,23 +338,34 @@ class OnePass(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this class or of torch's class of the same name.
 
-        Options that the checkpoint does not hold stay as they are.
+        Options that the checkpoint does not hold stay as they are, and so does a schedule where the checkpoint
+        has a plain number.
 
         Raises:
-            ValueError: A state does not have the shape of its parameter, or only some of the states are there.
+            ValueError: A state does not have the shape of its parameter, only some of the states are there, or
+                a schedule is not that of the checkpoint and `on_schedule_mismatch` is "error".
         """
         saved = state_dict["param_groups"]
         states.check_loaded(self, state_dict)
         if len(saved) == len(self.param_groups):
-            kept = [{k: g[k] for k in options.DEFAULTS if k in g} for g in self.param_groups]
-            saved = [{**own, **group} for own, group in zip(kept, saved, strict=True)]
+            pairs = list(zip(self.param_groups, saved, strict=True))
+            kept = [{k: own[k] for k in options.DEFAULTS if k in own} for own, _ in pairs]
+            merged = [
+                scheduled.merge(own, group, self.on_schedule_mismatch, i)
+                for i, (own, group) in enumerate(pairs)
+            ]
+            saved = [{**options_, **group} for options_, group in zip(kept, merged, strict=True)]
         super().load_state_dict({**state_dict, "param_groups": saved})
         states.restore_dtypes(self, state_dict)
+        for group in self.param_groups:
+            if scheduled.KEY in group:
+                self._schedules.write(group, self._applied)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take in the state of a pickled or loaded optimizer."""
         super().__setstate__(state)
         self._forget()
+        self._applied = states.steps_applied(self)
         if self.defaults.get("fused") or self.defaults.get("max_grad_norm") is not None:
             self._step_supports_amp_scaling = True
 

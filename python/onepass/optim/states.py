@@ -9,6 +9,7 @@ import torch
 
 from onepass import _core
 from onepass.optim.reading import READER
+from onepass.optim.scheduled import COUNT
 
 if TYPE_CHECKING:
     from onepass.optim.base import Group, OnePass
@@ -205,6 +206,19 @@ def _own_memory(value: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     if value.device.type == "cpu" and not overlaps and not value.is_neg():
         return value
     return torch.empty_like(p, dtype=value.dtype, memory_format=torch.preserve_format).copy_(value)
+
+
+def steps_applied(optimizer: OnePass) -> int:
+    """Return how many steps the groups and states of an optimizer have seen, as far as they tell."""
+    counts = [group[COUNT] for group in optimizer.param_groups if COUNT in group]
+    if not counts:
+        own = [
+            optimizer.state.get(p, {}).get("step", 0)
+            for g in optimizer.param_groups
+            for p in g["params"]
+        ]
+        counts = [int(step) for step in own]
+    return max(counts, default=0)
 
 
 def check_loaded(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
