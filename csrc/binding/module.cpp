@@ -63,4 +63,5 @@ PYBIND11_MODULE(_core, m) {
   m.def("available_threads", &onepass::available_threads);
   m.attr("quantised_block") = onepass::quantised_block;
   m.attr("version") = ONEPASS_VERSION;
+  m.attr("compiler") = ONEPASS_COMPILER;
 }

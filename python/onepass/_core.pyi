@@ -6,6 +6,8 @@ from typing import Any
 import torch
 
 version: str
+compiler: str
+"""Name and version of the compiler that built it."""
 
 class Reader:
     """Reads address, dtype and strides of tensors, for `step`.
