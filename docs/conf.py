@@ -22,7 +22,7 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"onepass {release}"
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 default_role = "literal"  # `name` in a docstring is code
