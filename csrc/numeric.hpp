@@ -58,8 +58,8 @@ inline void narrow(float x, f16& out) {
   out.bits = static_cast<uint16_t>(rounded | ((u >> 16) & 0x8000u));
 }
 
-// A float32 as its bf16 and the 16 bits that are left. One value in 2^17, halfway between two bf16 and rounded down, has
-// no pair of its own: it becomes its neighbour one float32 below.
+// A float32 as its bf16 and the 16 bits that are left. One value in 2^17, halfway between two bf16 and rounded down,
+// has no pair of its own: it becomes its neighbour one float32 below.
 inline float join(bf16 high, int16_t low) {
   return bits_as<float>((uint32_t{high.bits} << 16) + static_cast<uint32_t>(int32_t{low}));
 }

@@ -103,7 +103,7 @@ struct RMSpropBase {
   }
   C scaled(C g, C& v, C& mean) const {
     v = alpha * v + rest * g * g;
-    mean = mean + rest * (g - mean);
+    mean = alpha * mean + rest * g;
     const C variance = v - mean * mean, least = trusted * v;  // rounding may leave it below zero
     return g / (square_root(variance < least ? least : variance) + eps);
   }
@@ -138,21 +138,22 @@ struct AdamBase {
   static Prepared prepare(const double* h, double t) {
     const double bias1 = 1 - std::pow(h[1], t);
     const double bias2 = 1 - std::pow(h[2], t);
-    return {h[0], {h[0] / bias1, 1 - h[1], h[2], 1 - h[2], 1 / std::sqrt(bias2), h[3]}};
+    return {h[0], {h[0] / bias1, h[1], 1 - h[1], h[2], 1 - h[2], 1 / std::sqrt(bias2), h[3]}};
   }
 
-  C step_size, weight, beta2, rest, inverse_bias, eps;
+  C step_size, beta1, rest1, beta2, rest2, inverse_bias, eps;
   explicit AdamBase(const double* s)
       : step_size(static_cast<C>(s[0])),
-        weight(static_cast<C>(s[1])),
-        beta2(static_cast<C>(s[2])),
-        rest(static_cast<C>(s[3])),
-        inverse_bias(static_cast<C>(s[4])),
-        eps(static_cast<C>(s[5])) {}
+        beta1(static_cast<C>(s[1])),
+        rest1(static_cast<C>(s[2])),
+        beta2(static_cast<C>(s[3])),
+        rest2(static_cast<C>(s[4])),
+        inverse_bias(static_cast<C>(s[5])),
+        eps(static_cast<C>(s[6])) {}
 
   void average(C g, C& m, C& v) const {
-    m = m + weight * (g - m);
-    v = beta2 * v + rest * g * g;
+    m = beta1 * m + rest1 * g;
+    v = beta2 * v + rest2 * g * g;
   }
   void move(C& p, C m, C v) const { p = p - step_size * m / (square_root(v) * inverse_bias + eps); }
 

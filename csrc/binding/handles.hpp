@@ -51,7 +51,8 @@ struct Memory {
   static constexpr int slots = 2 * max_states + 3;  // with scales, step count, average and master
 
   struct Entry {
-    PyObject* parameter = nullptr;  // compared, never followed
+    PyObject* seen = nullptr;       // the parameter of the last step; compared, never followed
+    PyObject* parameter = nullptr;  // the same, if `own` and `slot` are its; null: they have to be read again
     PyObject* own = nullptr;        // the parameter's state dict, valid while the dict of states is unchanged
     uint64_t own_version = 0;
     Slot slot[slots];

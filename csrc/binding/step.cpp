@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <unordered_set>
 #include <vector>
 
 #include "quantise.hpp"
@@ -76,6 +77,24 @@ py::list with_gradient(const py::list& params) {
   return some;
 }
 
+// Whether a parameter stands in the group twice. Parameters that were all different in the last step still are.
+bool has_duplicates(const py::list& params, Memory::Entry* entries) {
+  bool known = true;
+  for (size_t i = 0; i < params.size(); ++i) {
+    PyObject* const parameter = PyList_GET_ITEM(params.ptr(), static_cast<Py_ssize_t>(i));
+    known = known && entries[i].seen == parameter;
+    entries[i].seen = parameter;
+  }
+  if (known) return false;
+  std::unordered_set<PyObject*> all;
+  for (const py::handle parameter : params) {
+    if (all.insert(parameter.ptr()).second) continue;
+    entries[0].seen = nullptr;
+    return true;
+  }
+  return false;
+}
+
 bool contains(const py::set& pairs, size_t group, size_t i) {
   return !pairs.empty() && pairs.contains(py::make_tuple(group, i));
 }
@@ -108,6 +127,10 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
     Memory::Entry* const entries = memory.entries.data() + place;
     place += size;
     const size_t before = scratch->gradients.size();
+    if (has_duplicates(group.params, entries)) {  // torch steps them one after the other
+      trouble.uncovered.append(g);
+      continue;
+    }
 
     for (size_t i = 0; i < std::min(size, group.params.size()); ++i) {
       const auto at = [&](size_t index) { return PyList_GET_ITEM(group.params.ptr(), static_cast<Py_ssize_t>(index)); };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -97,11 +98,13 @@ class OnePass(Optimizer):
         super().add_param_group(param_group)
 
     @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Do one optimization step.
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Do one optimization step: `step(closure=None)`.
 
         Args:
-            closure: Re-evaluates the model and returns the loss; called with gradients enabled.
+            *args: At most the closure, which re-evaluates the model and returns the loss; it is called with
+                gradients enabled.
+            **kwargs: The closure, if it is given by name.
 
         Returns:
             What the closure returned, or None.
@@ -121,8 +124,8 @@ class OnePass(Optimizer):
         if (
             watched and type(self).step is OnePass.step
         ):  # an overriding step was wrapped by torch itself
-            return _hooked_step(self) if closure is None else _hooked_step(self, closure)
-        return self._step(closure)
+            return _hooked_step(self, *args, **kwargs)
+        return self._step(*args, **kwargs)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch would add a profiler range to every call
 
@@ -345,17 +348,22 @@ class OnePass(Optimizer):
             ValueError: A state does not have the shape of its parameter, only some of the states are there, or
                 a schedule is not that of the checkpoint and `on_schedule_mismatch` is "error".
         """
-        saved = state_dict["param_groups"]
+        with states.temporary_hooks(self, self._before_loading, self._after_loading):
+            super().load_state_dict(state_dict)
+
+    def _before_loading(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """Check a checkpoint and complete its groups by what stays as it is."""
         states.check_loaded(self, state_dict)
-        if len(saved) == len(self.param_groups):
-            pairs = list(zip(self.param_groups, saved, strict=True))
-            kept = [{k: own[k] for k in options.DEFAULTS if k in own} for own, _ in pairs]
-            merged = [
-                scheduled.merge(own, group, self.on_schedule_mismatch, i)
-                for i, (own, group) in enumerate(pairs)
-            ]
-            saved = [{**options_, **group} for options_, group in zip(kept, merged, strict=True)]
-        super().load_state_dict({**state_dict, "param_groups": saved})
+        saved = state_dict["param_groups"]
+        if len(saved) != len(self.param_groups):
+            return state_dict  # torch refuses it
+        groups = []
+        for i, (own, group) in enumerate(zip(self.param_groups, saved, strict=True)):
+            kept = {name: own[name] for name in options.DEFAULTS if name in own}
+            groups.append({**kept, **scheduled.merge(own, group, self.on_schedule_mismatch, i)})
+        return {**state_dict, "param_groups": groups}
+
+    def _after_loading(self, state_dict: dict[str, Any]) -> None:
         states.restore_dtypes(self, state_dict)
         for group in self.param_groups:
             if scheduled.KEY in group:
@@ -371,3 +379,4 @@ class OnePass(Optimizer):
 
 
 _hooked_step = Optimizer.profile_hook_step(OnePass._step)
+OnePass.step.__signature__ = inspect.signature(OnePass._step)  # type: ignore[attr-defined]

@@ -17,6 +17,11 @@ def torch_step(optimizer: OnePass, groups: list[Group], unscale: float) -> None:
     """Step `groups` by the torch class that the optimizer descends from."""
     if not groups:
         return
+    hidden = {
+        name: vars(optimizer).pop(name)
+        for name in ("grad_scale", "found_inf")
+        if name in vars(optimizer)
+    }
     own = optimizer.param_groups
     with _unscaled(groups, unscale):
         optimizer.param_groups = [_without_fused_on_cpu(group) for group in groups]
@@ -24,6 +29,7 @@ def torch_step(optimizer: OnePass, groups: list[Group], unscale: float) -> None:
             _step_of(type(optimizer))(optimizer)
         finally:
             optimizer.param_groups = own
+            vars(optimizer).update(hidden)
 
 
 def _step_of(kind: type[Optimizer]) -> Any:

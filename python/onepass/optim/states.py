@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -88,7 +89,7 @@ def _problem(optimizer: OnePass, state: Any, p: torch.Tensor) -> str | None:
             return f"{key!r} must be a tensor, got {type(value).__name__}"
         if value.shape != p.shape:
             return f"{key!r} has shape {tuple(value.shape)}, the parameter {tuple(p.shape)}"
-        if key in optimizer.state_keys and value.dtype not in _READABLE:
+        if key in optimizer.state_keys and p.dtype in _READABLE and value.dtype not in _READABLE:
             return f"{key!r} must be float32, float64, bfloat16 or float16, got {value.dtype}"
         plain = type(value) is torch.Tensor and value.device.type == "cpu"
         if plain and value.numel() and value.untyped_storage().size() == 0:
@@ -230,6 +231,30 @@ def check_loaded(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
             if problem:
                 message = f"checkpoint does not fit {name_of(groups, g, i)}: {problem}; nothing was loaded"
                 raise ValueError(message)
+
+
+@contextmanager
+def temporary_hooks(
+    optimizer: OnePass,
+    before: Callable[[dict[str, Any]], dict[str, Any]],
+    after: Callable[[dict[str, Any]], None],
+) -> Iterator[None]:
+    """Have `before` see a checkpoint after the user's hooks have, and `after` the same before theirs."""
+    loaded: list[dict[str, Any]] = []
+
+    def keep(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        loaded.append(before(state_dict))
+        return loaded[0]
+
+    handles = (
+        optimizer.register_load_state_dict_pre_hook(keep),
+        optimizer.register_load_state_dict_post_hook(lambda _: after(loaded[0]), prepend=True),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def restore_dtypes(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
