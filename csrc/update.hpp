@@ -73,11 +73,11 @@ class Staged {
   }
 
  private:
-  static constexpr const bool* nonnegative(const Segment& segment) { return nonnegative_states[segment.rule]; }
+  Coding coding(int k) const { return {state_kinds[segment_.rule][k - first_state], given_.draw}; }
 
   void read(int k, int64_t at, int64_t n) {
     if (segment_.dtype[k] == Dtype::u8) {
-      load_quantised(segment_, k, at, n, nonnegative(segment_)[k - first_state], buffer_[k]);
+      load_quantised(segment_, k, at, n, coding(k), buffer_[k]);
       return;
     }
     load(segment_, k, at, n, buffer_[k]);
@@ -104,7 +104,7 @@ class Staged {
   void write(int k, int64_t at, int64_t n) {
     C* const values = buffer_[k];
     if (segment_.dtype[k] == Dtype::u8) {
-      store_quantised(segment_, k, at, n, nonnegative(segment_)[k - first_state], values);
+      store_quantised(segment_, k, at, n, coding(k), values);
     } else if (k == param && segment_.has(master) && segment_.dtype[master] == Dtype::i16) {
       bf16 high[tile];
       int16_t low[tile];

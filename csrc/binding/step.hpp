@@ -40,9 +40,10 @@ struct Request {
 pybind11::object step(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state,
                       const Request& request);
 
-// Writes `values` (float32) in 8 bits into `codes` and `scales`, or back. The memory of values and codes runs in step.
-void quantise_state(Reader& reader, pybind11::handle values, pybind11::handle codes, pybind11::handle scales,
-                    bool nonnegative, bool back);
+// Writes `values` (float32) in 8 bits into `codes` and `scales`, or back. The memory of values and codes runs in step;
+// `kind` is a StateKind.
+void quantise_state(Reader& reader, pybind11::handle values, pybind11::handle codes, pybind11::handle scales, int kind,
+                    bool back);
 
 // The sum of the squared gradients of all parameters that the kernels can read.
 double square_sum(Reader& reader, const pybind11::list& params);

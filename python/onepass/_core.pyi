@@ -91,10 +91,13 @@ def quantise(
     values: torch.Tensor,
     codes: torch.Tensor,
     scales: torch.Tensor,
-    nonnegative: bool,
+    kind: int,
     back: bool,
 ) -> None:
-    """Write float32 `values` in 8 bits into `codes` and `scales`, or `back`."""
+    """Write float32 `values` in 8 bits into `codes` and `scales`, or `back`.
+
+    `kind` is 0 for numbers with a sign, 1 for numbers that are never negative, 2 for a running maximum.
+    """
 
 def use_huge_pages(address: int, bytes: int) -> None:
     """Ask for 2 MiB pages in memory that has not been touched yet."""

@@ -152,7 +152,7 @@ class OnePass(Optimizer):
         for group in self.param_groups:
             if scheduled.KEY in group:
                 self._schedules.write(group, self._applied)
-            elif group.get("rounding") == "stochastic":
+            elif options.needs_count(group):
                 group[scheduled.COUNT] = self._applied
         if clip is not None:
             bad = [] if math.isfinite(clip.norm) else nonfinite_names(self.param_groups)

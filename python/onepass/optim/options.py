@@ -114,6 +114,11 @@ def check_whole(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
             raise ValueError(message)
 
 
+def needs_count(group: Mapping[str, Any]) -> bool:
+    """Return whether a step depends on the number of steps before it, so that a checkpoint must hold it."""
+    return group.get("rounding") == "stochastic" or group.get("state_dtype") == "8bit"
+
+
 def refuse(group: Mapping[str, Any], number: int) -> None:
     """Raise if a group that has to run torch's own step uses an option that torch does not have."""
     for name, default in DEFAULTS.items():

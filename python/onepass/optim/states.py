@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 EMA, MASTER = "ema", "master"
 _READABLE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_NONNEGATIVE = ("exp_avg_sq", "max_exp_avg_sq", "sum", "square_avg")
+_KINDS = {
+    "exp_avg_sq": 1,
+    "sum": 1,
+    "square_avg": 1,
+    "max_exp_avg_sq": 2,
+}  # of the 8-bit code; others have a sign
 _HUGE = 4 << 20  # bytes from which a state asks for 2 MiB pages
 
 
@@ -146,7 +151,7 @@ def _complete_float(
     elif codes is not None:
         values = torch.empty_like(codes, dtype=torch.float32)
         scales = state.pop(scale_key(key))
-        _core.quantise(READER, values, codes, scales, key in _NONNEGATIVE, True)
+        _core.quantise(READER, values, codes, scales, _KINDS.get(key, 0), True)
         state[key] = values.to(state_dtype(group, p))
     else:
         state[key] = _filled(p, state_dtype(group, p), optimizer.initial_value(key, group))
@@ -167,7 +172,7 @@ def _complete_quantised(
     else:
         values.copy_(known)
     scales = torch.zeros(-(-p.numel() // _core.quantised_block))
-    _core.quantise(READER, values, codes, scales, key in _NONNEGATIVE, False)
+    _core.quantise(READER, values, codes, scales, _KINDS.get(key, 0), False)
     state[code], state[scale] = codes, scales
 
 
