@@ -8,10 +8,20 @@ namespace onepass {
 // Updates elements [begin, end) of a segment.
 using UpdateKernel = void (*)(const Segment&, const Scalars&, int64_t begin, int64_t end);
 
-#define ONEPASS_DECLARE(isa) void update_##isa(const Segment&, const Scalars&, int64_t begin, int64_t end)
+// Reads and writes the memory that `UpdateKernel` does, with no arithmetic and no change: the limit of any update.
+// `nothing` must be 0.
+using StreamKernel = void (*)(const Segment&, uint16_t nothing, int64_t begin, int64_t end);
+
+#define ONEPASS_DECLARE(isa)                                                     \
+  void update_##isa(const Segment&, const Scalars&, int64_t begin, int64_t end); \
+  void stream_##isa(const Segment&, uint16_t nothing, int64_t begin, int64_t end)
 ONEPASS_DECLARE(portable);
 ONEPASS_DECLARE(v3);
 ONEPASS_DECLARE(v4);
 #undef ONEPASS_DECLARE
+
+// The name of a kernel in the object of one instruction set, which ONEPASS_ISA names.
+#define ONEPASS_JOIN(a, b) a##b
+#define ONEPASS_NAME(a, b) ONEPASS_JOIN(a, b)
 
 }  // namespace onepass

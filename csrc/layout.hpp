@@ -36,6 +36,7 @@ class StridedStore {
  public:
   const Strided* add(const TensorView* views, int n);
   void clear();
+  bool empty() const { return views_.empty(); }
 
  private:
   std::deque<Strided> views_;

@@ -79,12 +79,14 @@ void Plan::add(const TensorView* views, int n, double t) {
   segments_.push_back(segment);
 }
 
-void Plan::run(const Isa& isa) const {
-  const int threads = static_cast<int>(
-      std::min<int64_t>(available_threads(), std::max<int64_t>(1, elements_ / elements_per_thread)));
-  const int64_t chunk =
-      threads == 1 ? std::max<int64_t>(1, elements_)
-                   : std::clamp(elements_ / (8 * threads), smallest_chunk, largest_chunk) / smallest_chunk * smallest_chunk;
+// Calls kernel(segment, from, to) for stretches of segments that cover everything, chunk by chunk.
+template <class Kernel>
+void Plan::each_stretch(const Kernel& kernel) const {
+  const int threads =
+      static_cast<int>(std::min<int64_t>(available_threads(), std::max<int64_t>(1, elements_ / elements_per_thread)));
+  const int64_t chunk = threads == 1 ? std::max<int64_t>(1, elements_)
+                                     : std::clamp(elements_ / (8 * threads), smallest_chunk, largest_chunk) /
+                                           smallest_chunk * smallest_chunk;
   parallel_for(elements_, chunk, threads, [&](int64_t begin, int64_t end) {
     auto segment = std::upper_bound(segments_.begin(), segments_.end(), begin,
                                     [](int64_t at, const Segment& s) { return at < s.start; }) -
@@ -92,9 +94,19 @@ void Plan::run(const Isa& isa) const {
     for (; segment != segments_.end() && segment->start < end; ++segment) {
       const int64_t from = std::max<int64_t>(0, begin - segment->start);
       const int64_t to = std::min(segment->count, end - segment->start);
-      isa.update(*segment, scalars_[segment->scalars], from, to);
+      kernel(*segment, from, to);
     }
   });
+}
+
+void Plan::run(const Isa& isa) const {
+  each_stretch([&](const Segment& segment, int64_t from, int64_t to) {
+    isa.update(segment, scalars_[segment.scalars], from, to);
+  });
+}
+
+void Plan::stream(const Isa& isa) const {
+  each_stretch([&](const Segment& segment, int64_t from, int64_t to) { isa.stream(segment, 0, from, to); });
 }
 
 }  // namespace onepass

@@ -31,10 +31,16 @@ class Plan {
   // Updates everything, in one parallel region.
   void run(const Isa& isa) const;
 
+  // Moves the memory that `run` moves, in the same chunks, and changes nothing. All tensors must be dense.
+  void stream(const Isa& isa) const;
+
   int64_t elements() const { return elements_; }
+  bool is_dense() const { return strided_.empty(); }
 
  private:
   uint32_t scalars_for(double t);
+  template <class Kernel>
+  void each_stretch(const Kernel& kernel) const;
 
   Group group_{};
   std::vector<Segment> segments_;

@@ -3,9 +3,6 @@
 
 #include "kernels.hpp"
 
-#define ONEPASS_JOIN(a, b) a##b
-#define ONEPASS_NAME(a, b) ONEPASS_JOIN(a, b)
-
 void onepass::ONEPASS_NAME(update_, ONEPASS_ISA)(const Segment& segment, const Scalars& scalars, int64_t begin,
                                                  int64_t end) {
   update(segment, scalars, begin, end);

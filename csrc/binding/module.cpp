@@ -7,6 +7,7 @@
 #include "plan.hpp"
 #include "reader.hpp"
 #include "step.hpp"
+#include "stream.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -26,6 +27,10 @@ PYBIND11_MODULE(_core, m) {
       .def_readonly("invalid", &onepass::Trouble::invalid);
 
   m.def("step", &onepass::step, "reader"_a, "groups"_a, "state"_a, "fresh"_a, "dry"_a);
+
+  py::class_<onepass::Stream>(m, "Stream")
+      .def(py::init<onepass::Reader&, const py::list&>(), "reader"_a, "tensors"_a)
+      .def("run", &onepass::Stream::run);
 
   m.def("rules", [] {
     py::dict numbers;

@@ -53,6 +53,17 @@ def step(
     the uncounted parameters for which this is the first step. A `dry` step only looks: it writes nothing.
     """
 
+class Stream:
+    """The streaming limit: reads and writes what a step would, in the same chunks, and changes nothing.
+
+    `tensors` holds a tuple `(param, grad, *states)` for each parameter, dense, of one shape, layout and dtype.
+    They are kept alive, but must not be resized, moved or converted while this object lives.
+    """
+
+    def __init__(self, reader: Reader, tensors: list[tuple[torch.Tensor, ...]]) -> None: ...
+    def run(self) -> None:
+        """Do it once, with the threads that a step would use."""
+
 def rules() -> dict[str, int]:
     """Return the number of each update rule by its name."""
 
