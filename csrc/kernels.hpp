@@ -20,8 +20,9 @@ ONEPASS_DECLARE(v3);
 ONEPASS_DECLARE(v4);
 #undef ONEPASS_DECLARE
 
-// The name of a kernel in the object of one instruction set, which ONEPASS_ISA names.
+}  // namespace onepass
+
+// Names the function that a kernel source defines for the instruction set it is compiled for.
 #define ONEPASS_JOIN(a, b) a##b
 #define ONEPASS_NAME(a, b) ONEPASS_JOIN(a, b)
-
-}  // namespace onepass
+#define ONEPASS_KERNEL(name) ONEPASS_NAME(name##_, ONEPASS_ISA)

@@ -25,6 +25,16 @@ constexpr int64_t elements_per_thread = 16384;
 // Long enough for the hardware's prefetchers, short enough to balance.
 constexpr int64_t largest_chunk = 65536, smallest_chunk = 4096;
 
+// A small tensor is done before the hardware sees where the next one lies.
+constexpr int segments_ahead = 4;
+void prefetch(const Segment& segment) {
+  constexpr int64_t line = 64, most = 512;  // bytes; the hardware takes over from there
+  const int64_t bytes = std::min(most, segment.count * 4);
+  for (int k = 0; k < segment.operands; ++k) {
+    for (int64_t at = 0; at < bytes; at += line) __builtin_prefetch(static_cast<const char*>(segment.data[k]) + at);
+  }
+}
+
 }  // namespace
 
 const std::vector<RuleInfo>& rules() {
@@ -92,6 +102,7 @@ void Plan::each_stretch(const Kernel& kernel) const {
                                     [](int64_t at, const Segment& s) { return at < s.start; }) -
                    1;
     for (; segment != segments_.end() && segment->start < end; ++segment) {
+      if (segments_.end() - segment > segments_ahead) prefetch(segment[segments_ahead]);
       const int64_t from = std::max<int64_t>(0, begin - segment->start);
       const int64_t to = std::min(segment->count, end - segment->start);
       kernel(*segment, from, to);

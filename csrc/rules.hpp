@@ -172,17 +172,11 @@ using AmsGrad = AdamBase<C, true>;
 template <template <class> class... Rule>
 struct RuleList {};
 // The list of rules; a rule's place in it is its number, its name is in rule_names.
-using Rules = RuleList<Sgd, Momentum, Adagrad, RMSprop, RMSpropMomentum, RMSpropCentered, RMSpropCenteredMomentum, Adam,
-                       AmsGrad>;
-constexpr const char* rule_names[] = {"sgd",
-                                      "momentum",
-                                      "adagrad",
-                                      "rmsprop",
-                                      "rmsprop_momentum",
-                                      "rmsprop_centered",
-                                      "rmsprop_centered_momentum",
-                                      "adam",
-                                      "amsgrad"};
+using Rules =
+    RuleList<Sgd, Momentum, Adagrad, RMSprop, RMSpropMomentum, RMSpropCentered, RMSpropCenteredMomentum, Adam, AmsGrad>;
+constexpr const char* rule_names[] = {
+    "sgd",  "momentum", "adagrad", "rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum",
+    "adam", "amsgrad"};
 
 }  // namespace
 }  // namespace onepass

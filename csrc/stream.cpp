@@ -21,7 +21,7 @@ void stream_dense(uint16_t* const* data, int64_t n, uint16_t nothing) {
 
 }  // namespace
 
-void onepass::ONEPASS_NAME(stream_, ONEPASS_ISA)(const Segment& segment, uint16_t nothing, int64_t begin, int64_t end) {
+void onepass::ONEPASS_KERNEL(stream)(const Segment& segment, uint16_t nothing, int64_t begin, int64_t end) {
   constexpr void (*kernels[])(uint16_t* const*, int64_t, uint16_t) = {stream_dense<2>, stream_dense<3>, stream_dense<4>,
                                                                       stream_dense<5>};
   const int64_t size = element_size[static_cast<int>(segment.dtype[param])];

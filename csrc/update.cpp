@@ -3,7 +3,6 @@
 
 #include "kernels.hpp"
 
-void onepass::ONEPASS_NAME(update_, ONEPASS_ISA)(const Segment& segment, const Scalars& scalars, int64_t begin,
-                                                 int64_t end) {
+void onepass::ONEPASS_KERNEL(update)(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
   update(segment, scalars, begin, end);
 }

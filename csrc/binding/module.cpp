@@ -21,12 +21,14 @@ PYBIND11_MODULE(_core, m) {
            "dtypes"_a, "use_dlpack"_a)
       .def_property_readonly("uses_dlpack", &onepass::Reader::uses_dlpack);
 
+  py::class_<onepass::Memory>(m, "Memory").def(py::init());
+
   py::class_<onepass::Trouble>(m, "Trouble")
       .def_readonly("uncovered", &onepass::Trouble::uncovered)
       .def_readonly("repair", &onepass::Trouble::repair)
       .def_readonly("invalid", &onepass::Trouble::invalid);
 
-  m.def("step", &onepass::step, "reader"_a, "groups"_a, "state"_a, "fresh"_a, "dry"_a);
+  m.def("step", &onepass::step, "reader"_a, "memory"_a, "groups"_a, "state"_a, "fresh"_a, "dry"_a);
 
   py::class_<onepass::Stream>(m, "Stream")
       .def(py::init<onepass::Reader&, const py::list&>(), "reader"_a, "tensors"_a)

@@ -34,7 +34,9 @@ Reader::Reader(py::tuple tensor_types, py::function is_plain, py::tuple dtypes, 
   if (Py_TYPE(grad.ptr()) == &PyGetSetDescr_Type) grad_ = reinterpret_cast<PyGetSetDescrObject*>(grad.ptr())->d_getset;
 }
 
-bool Reader::is_exact(PyTypeObject* type) const { return std::find(exact_.begin(), exact_.end(), type) != exact_.end(); }
+bool Reader::is_exact(PyTypeObject* type) const {
+  return std::find(exact_.begin(), exact_.end(), type) != exact_.end();
+}
 
 bool Reader::is_plain(PyTypeObject* type) {
   if (is_exact(type)) return true;

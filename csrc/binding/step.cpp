@@ -1,5 +1,6 @@
 #include "step.hpp"
 
+#include <algorithm>
 #include <vector>
 
 #include "plan.hpp"
@@ -72,10 +73,10 @@ bool has_memory(const TensorView& view) { return view.data != nullptr || view.co
 // Reads param, grad and states of one parameter.
 class Operands {
  public:
-  Operands(Reader& reader, PyObject* state, PyObject* keys, bool counted)
-      : reader_(reader), state_(state), keys_(keys), counted_(counted) {}
+  Operands(Reader& reader, PyObject* state, bool state_unchanged, PyObject* keys, bool counted)
+      : reader_(reader), state_(state), state_unchanged_(state_unchanged), keys_(keys), counted_(counted) {}
 
-  Found read(PyObject* parameter) {
+  Found read(PyObject* parameter, Memory::Entry& entry) {
     grad_ = py::reinterpret_steal<py::object>(reader_.gradient(parameter));
     if (grad_.is_none()) return Found::nothing;
     if (!reader_.read(parameter, views[param])) return Found::uncovered;
@@ -84,7 +85,9 @@ class Operands {
     if (g.dtype != p.dtype && g.dtype != Dtype::f32) return Found::uncovered;
     if (!free_of_overlap(p)) return Found::uncovered;
     if (!same_shape(p, g) || !has_memory(p) || !has_memory(g)) return Found::invalid;
-    return read_states(parameter);
+    const int states = static_cast<int>(PyTuple_GET_SIZE(keys_));
+    count = first_state + states;
+    return states > 0 || counted_ ? read_states(parameter, entry, states) : Found::ready;
   }
 
   py::object take_gradient() { return std::move(grad_); }
@@ -94,44 +97,80 @@ class Operands {
   Count step{};
 
  private:
-  Found read_states(PyObject* parameter) {
-    const Py_ssize_t states = PyTuple_GET_SIZE(keys_);
-    count = first_state + static_cast<int>(states);
-    if (states == 0 && !counted_) return Found::ready;
-    PyObject* const own = reader_.lookup(state_, parameter);
+  Found read_states(PyObject* parameter, Memory::Entry& entry, int states) {
+    const bool known = state_unchanged_ && entry.parameter == parameter && entry.own != nullptr;
+    PyObject* const own = known ? entry.own : reader_.lookup(state_, parameter);
     if (own == nullptr || !PyDict_Check(own)) return Found::repair;
-    for (Py_ssize_t k = 0; k < states; ++k) {
-      PyObject* const tensor = PyDict_GetItemWithError(own, PyTuple_GET_ITEM(keys_, k));
+    const uint64_t version = version_of(own);
+    const bool unchanged = known && entry.own_version == version;
+    entry.parameter = nullptr;  // until all of it is read again
+
+    for (int k = 0; k < states; ++k) {
       TensorView& view = views[first_state + k];
-      if (tensor == nullptr || tensor == Py_None || !reader_.read(tensor, view)) return Found::repair;
+      if (!read_state(own, PyTuple_GET_ITEM(keys_, k), unchanged, entry.slot[k], view)) return Found::repair;
       if (!same_shape(views[param], view) || !has_memory(view) || !free_of_overlap(view)) return Found::repair;
     }
-    if (!counted_) return Found::ready;
-    static PyObject* const name = PyUnicode_InternFromString("step");
-    PyObject* const tensor = PyDict_GetItemWithError(own, name);
-    TensorView view;
-    if (tensor == nullptr || !reader_.read_memory(tensor, view)) return Found::repair;
-    step = {view.data, view.dtype == Dtype::f64};
-    const bool usable = view.data != nullptr && view.count() == 1 && (view.dtype == Dtype::f32 || step.is_double);
-    return usable ? Found::ready : Found::repair;
+    if (counted_) {
+      static PyObject* const name = PyUnicode_InternFromString("step");
+      TensorView view;
+      if (!read_state(own, name, unchanged, entry.slot[states], view)) return Found::repair;
+      if (view.data == nullptr || view.count() != 1) return Found::repair;
+      if (view.dtype != Dtype::f32 && view.dtype != Dtype::f64) return Found::repair;
+      step = {view.data, view.dtype == Dtype::f64};
+    }
+    entry.parameter = parameter;
+    entry.own = own;
+    entry.own_version = version;
+    return Found::ready;
+  }
+
+  bool read_state(PyObject* own, PyObject* key, bool unchanged, Slot& slot, TensorView& out) {
+    PyObject* const held = slot.tensor();
+    PyObject* const tensor = unchanged && held != nullptr ? held : PyDict_GetItemWithError(own, key);
+    if (tensor == nullptr || tensor == Py_None) return false;
+    if (tensor == held && slot.read(out)) return true;
+    if (!reader_.read(tensor, out)) return false;
+    slot.hold(tensor, out);
+    return true;
   }
 
   Reader& reader_;
   PyObject* state_;
+  bool state_unchanged_;
   PyObject* keys_;
   bool counted_;
   py::object grad_;
 };
 
+// Has the processor fetch what reading this parameter will touch.
+void prefetch(PyObject* parameter, const Memory::Entry& entry) {
+  __builtin_prefetch(parameter);
+  for (const Slot& slot : entry.slot) slot.prefetch();
+}
+
+py::list with_gradient(const py::list& params) {
+  py::list some;
+  for (const py::handle parameter : params) {
+    if (!parameter.attr("grad").is_none()) some.append(parameter);
+  }
+  return some;
+}
+
 }  // namespace
 
-py::object step(Reader& reader, const py::list& groups, const py::dict& state, const py::set& fresh, bool dry) {
+py::object step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, const py::set& fresh,
+                bool dry) {
   thread_local Scratch kept;
   Scratch scratch = std::move(kept);
   scratch.clear();
   reader.clear();
   Trouble trouble;
   py::list updated;
+  const bool state_unchanged = memory.state_version == version_of(state.ptr());
+  if (!state_unchanged) {
+    for (Memory::Entry& entry : memory.entries) entry.parameter = nullptr;
+  }
+  size_t place = 0;  // of the group's first parameter in the memory
 
   for (size_t g = 0; g < groups.size(); ++g) {
     const py::tuple group = groups[g];
@@ -143,10 +182,19 @@ py::object step(Reader& reader, const py::list& groups, const py::dict& state, c
     if (static_cast<int>(keys.size()) != rules()[static_cast<size_t>(numbers.rule)].states) {
       throw py::value_error("keys: wrong number of states for the rule");
     }
-    Operands operands(reader, state.ptr(), keys.ptr(), counted);
-    for (size_t i = 0; i < params.size(); ++i) {
+    const size_t size = params.size();
+    if (memory.entries.size() < place + size) memory.entries.resize(place + size);
+    Memory::Entry* const entries = memory.entries.data() + place;
+    place += size;
+    const size_t before = scratch.gradients.size();
+
+    Operands operands(reader, state.ptr(), state_unchanged, keys.ptr(), counted);
+    for (size_t i = 0; i < std::min(size, params.size()); ++i) {
       PyObject* const parameter = PyList_GET_ITEM(params.ptr(), static_cast<Py_ssize_t>(i));
-      const Found found = operands.read(parameter);
+      constexpr size_t ahead = 4;
+      if (i + ahead < size)
+        prefetch(PyList_GET_ITEM(params.ptr(), static_cast<Py_ssize_t>(i + ahead)), entries[i + ahead]);
+      const Found found = operands.read(parameter, entries[i]);
       if (found == Found::nothing) continue;
       if (found == Found::uncovered) {
         trouble.uncovered.append(g);
@@ -165,9 +213,14 @@ py::object step(Reader& reader, const py::list& groups, const py::dict& state, c
       }
       scratch.plan.add(operands.views, operands.count, t);
       scratch.gradients.push_back(operands.take_gradient());
-      updated.append(py::handle(parameter));
+    }
+    if (scratch.gradients.size() - before == size) {
+      updated.append(params);
+    } else {
+      updated.append(with_gradient(params));
     }
   }
+  memory.state_version = version_of(state.ptr());
 
   const bool ready = trouble.uncovered.empty() && trouble.repair.empty() && trouble.invalid.empty();
   if (ready && !dry) {

@@ -6,7 +6,7 @@ name in ``torch.optim``.
 
 from __future__ import annotations
 
-import torch  # noqa: F401  (before the extension, which shares the OpenMP runtime that torch loads)
+import torch  # before the extension, which shares the OpenMP runtime that torch loads
 
 try:
     from onepass import _core
@@ -14,7 +14,8 @@ except ModuleNotFoundError as error:
     error.add_note("The compiled part of onepass is missing: install the package (pip install .).")
     raise
 
+from onepass import schedule
 from onepass.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "schedule"]
 __version__: str = _core.version

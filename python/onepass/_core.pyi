@@ -25,6 +25,9 @@ class Reader:
     @property
     def uses_dlpack(self) -> bool: ...
 
+class Memory:
+    """What an optimizer keeps from one step to the next to read its small states faster."""
+
 class Trouble:
     """Why a step was not done; nothing has been written. Pairs are (group, index in the group)."""
 
@@ -40,12 +43,13 @@ class Trouble:
 
 def step(
     reader: Reader,
+    memory: Memory,
     groups: list[tuple[Any, ...]],
     state: dict[torch.Tensor, Any],
     fresh: set[tuple[int, int]],
     dry: bool,
-) -> list[torch.Tensor] | Trouble:
-    """Do one step for all groups; return the updated parameters.
+) -> list[list[torch.Tensor]] | Trouble:
+    """Do one step for all groups; return the updated parameters of each group.
 
     A group is `(params, rule, keys, counted, numbers)`: the list of parameters, the rule's number, the names
     of its states in `state[parameter]`, whether a "step" is kept beside them, and the numbers

@@ -12,7 +12,6 @@ from onepass.optim import options
 from onepass.optim.base import Group, OnePass, Rule, rule
 from onepass.optim.checks import at_least
 
-
 _ADAGRAD = rule("adagrad", "sum")
 
 

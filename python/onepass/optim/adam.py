@@ -12,7 +12,6 @@ from onepass.optim import options
 from onepass.optim.base import Group, OnePass, Rule, rule
 from onepass.optim.checks import at_least, betas_in_range
 
-
 _ADAM = rule("adam", "exp_avg", "exp_avg_sq")
 _AMSGRAD = rule("amsgrad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 

@@ -10,7 +10,6 @@ from onepass.optim import options
 from onepass.optim.adam import Adam
 
 
-
 class AdamW(Adam, torch.optim.AdamW):
     r"""Adam with decoupled weight decay: the weights shrink by themselves, apart from the gradient.
 

@@ -61,7 +61,8 @@ class OnePass(Optimizer):
         """Construct: `arguments` are those of the torch class `base`, `own` the options that it does not have."""
         self.check(arguments)
         self._given = options.given(own)
-        base.__init__(self, params, **arguments)  # type: ignore[call-arg]
+        self._memory = _core.Memory()
+        base.__init__(self, params, **arguments)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a parameter group, as `torch.optim.Optimizer.add_param_group`, with its values checked."""
@@ -72,8 +73,8 @@ class OnePass(Optimizer):
             options.check(group)
         super().add_param_group(param_group)
 
-    @torch._disable_dynamo
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do one optimization step.
 
         Args:
@@ -92,9 +93,11 @@ class OnePass(Optimizer):
             or self._optimizer_step_post_hooks
             or _global_optimizer_pre_hooks
             or _global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()
+            or torch._C._autograd._profiler_enabled()
         )
-        if watched and type(self).step is OnePass.step:  # an overriding step was wrapped by torch itself
+        if (
+            watched and type(self).step is OnePass.step
+        ):  # an overriding step was wrapped by torch itself
             return _hooked_step(self) if closure is None else _hooked_step(self, closure)
         return self._step(closure)
 
@@ -110,24 +113,24 @@ class OnePass(Optimizer):
             return loss
         grad_scale = own.get("grad_scale")
         updated = self._update(1.0 if grad_scale is None else 1.0 / float(grad_scale))
-        if updated:
-            torch._C._increment_version(updated)
+        for params in updated:
+            torch._C._increment_version(params)
         return loss
 
-    def _update(self, unscale: float) -> list[torch.Tensor]:
+    def _update(self, unscale: float) -> list[list[torch.Tensor]]:
         """Step all groups; return the parameters that the kernels have changed."""
         groups = self.param_groups
         work = [self._work(group, unscale) for group in groups]
         foreign = {i for i, group in enumerate(groups) if group["differentiable"]}
         if not foreign:
-            done = _core.step(READER, work, self.state, _NONE_FRESH, False)
+            done = _core.step(READER, self._memory, work, self.state, _NONE_FRESH, False)
             if type(done) is list:
                 return done
         return self._update_with_care(work, foreign, unscale)
 
     def _update_with_care(
         self, work: list[tuple[Any, ...]], foreign: set[int], unscale: float
-    ) -> list[torch.Tensor]:
+    ) -> list[list[torch.Tensor]]:
         """Step when some groups are not for the kernels or some states are missing.
 
         Everything that can go wrong is found before anything is written; then torch steps the groups that are
@@ -137,7 +140,7 @@ class OnePass(Optimizer):
         while True:
             for i in foreign:
                 work[i] = ([], *work[i][1:])
-            found = _core.step(READER, work, self.state, _NONE_FRESH, True)
+            found = _core.step(READER, self._memory, work, self.state, _NONE_FRESH, True)
             if isinstance(found, list):
                 broken = []
                 break
@@ -154,9 +157,11 @@ class OnePass(Optimizer):
 
         torch_step(self, [groups[g] for g in sorted(foreign)], unscale)
         fresh = {(g, i) for g, i in broken if states.complete(self, groups[g], i, work[g][2])}
-        done = _core.step(READER, work, self.state, fresh, False)
+        done = _core.step(READER, self._memory, work, self.state, fresh, False)
         if not isinstance(done, list):
-            message = f"onepass could not make the state of {states.name_of(groups, *done.repair[0])}"
+            message = (
+                f"onepass could not make the state of {states.name_of(groups, *done.repair[0])}"
+            )
             raise RuntimeError(message)
         return done
 
@@ -195,8 +200,9 @@ class OnePass(Optimizer):
         super().load_state_dict({**state_dict, "param_groups": saved})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickled optimizer."""
+        """Take in the state of a pickled or loaded optimizer."""
         super().__setstate__(state)
+        self._memory = _core.Memory()
         if self.defaults.get("fused"):
             self._step_supports_amp_scaling = True
 

@@ -28,8 +28,11 @@ def torch_step(optimizer: OnePass, groups: list[Group], unscale: float) -> None:
 
 def _step_of(kind: type[Optimizer]) -> Any:
     """Return the step of the nearest torch class, without the wrapper that calls hooks and profiler."""
-    base = next(c for c in kind.__mro__ if c.__module__.startswith("torch.optim.") and "step" in vars(c))
-    step: Any = base.step
+    step: Any = next(
+        vars(c)["step"]
+        for c in kind.__mro__
+        if c.__module__.startswith("torch.optim.") and "step" in vars(c)
+    )
     return step.__wrapped__ if getattr(step, "hooked", False) else step
 
 

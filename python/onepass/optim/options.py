@@ -36,7 +36,9 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     unknown = sorted(set(options) - set(DEFAULTS))
     if unknown:
-        message = f"unexpected keyword argument {unknown[0]!r}; the options are {', '.join(DEFAULTS)}"
+        message = (
+            f"unexpected keyword argument {unknown[0]!r}; the options are {', '.join(DEFAULTS)}"
+        )
         raise TypeError(message)
     check(options)
     return {name: value for name, value in options.items() if value != DEFAULTS[name]}
@@ -47,7 +49,9 @@ def documented(init: Init) -> Init:
     signature = inspect.signature(init)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=kind)
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=kind
+        )
         for name, kind in Options.__annotations__.items()
     ]
 

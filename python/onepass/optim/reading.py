@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from onepass import _core
@@ -19,10 +21,11 @@ def is_plain(kind: type) -> bool:
         return False
     if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return False
-    function = kind.__torch_function__
+    function: Any = kind.__torch_function__
+    default: Any = torch.Tensor.__torch_function__
     return (
         function is torch._C._disabled_torch_function_impl
-        or getattr(function, "__func__", None) is torch.Tensor.__torch_function__.__func__
+        or getattr(function, "__func__", None) is default.__func__
     )
 
 

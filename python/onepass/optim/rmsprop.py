@@ -12,7 +12,6 @@ from onepass.optim import options
 from onepass.optim.base import Group, OnePass, Rule, rule
 from onepass.optim.checks import at_least
 
-
 _RULES = {
     # (centered, with momentum)
     (False, False): rule("rmsprop", "square_avg"),
@@ -114,7 +113,8 @@ class RMSprop(OnePass, torch.optim.RMSprop):
     def check(self, group: Group) -> None:
         """Raise ValueError for a hyper-parameter out of range."""
         at_least(
-            0.0, **{name: group[name] for name in ("lr", "alpha", "eps", "weight_decay", "momentum")}
+            0.0,
+            **{name: group[name] for name in ("lr", "alpha", "eps", "weight_decay", "momentum")},
         )
 
     def rule(self, group: Group) -> tuple[Rule, tuple[Any, ...]]:

@@ -12,7 +12,6 @@ from onepass.optim import options
 from onepass.optim.base import Group, OnePass, Rule, rule
 from onepass.optim.checks import at_least
 
-
 _PLAIN = rule("sgd")
 _MOMENTUM = rule("momentum", "momentum_buffer")
 

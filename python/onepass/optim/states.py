@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.optim.optimizer import _get_scalar_dtype
 
 if TYPE_CHECKING:
     from onepass.optim.base import Group, OnePass
@@ -32,7 +31,9 @@ def refuse(groups: list[Group], g: int, i: int) -> None:
     raise RuntimeError(message)
 
 
-def diagnose(optimizer: OnePass, groups: list[Group], g: int, i: int, keys: tuple[str, ...]) -> None:
+def diagnose(
+    optimizer: OnePass, groups: list[Group], g: int, i: int, keys: tuple[str, ...]
+) -> None:
     """Raise if the state of a parameter cannot be completed or converted."""
     p = groups[g]["params"][i]
     state = optimizer.state.get(p, {})
@@ -86,7 +87,10 @@ def complete(optimizer: OnePass, group: Group, i: int, keys: tuple[str, ...]) ->
             and step.device.type == "cpu"
             and step.dtype in (torch.float32, torch.float64)
         ):
-            state["step"] = torch.tensor(float(step or 0.0), dtype=_get_scalar_dtype())
+            wide = torch.get_default_dtype() == torch.float64  # as torch chooses
+            state["step"] = torch.tensor(
+                float(step or 0.0), dtype=torch.float64 if wide else torch.float32
+            )
         for key in keys:
             if state.get(key) is None:
                 state[key] = torch.full_like(

@@ -1,0 +1,73 @@
+"""Draw every schedule over 100 steps into schedules.svg, beside this file."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("svg")
+
+from matplotlib import pyplot
+
+from onepass.schedule import (
+    WSD,
+    Constant,
+    Cosine,
+    Exponential,
+    InverseSqrt,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Polynomial,
+    Schedule,
+    Step,
+    WarmRestarts,
+)
+
+STEPS = 101
+PANELS: list[tuple[str, list[Schedule]]] = [
+    ("Constant, .warmup", [Constant(1), Constant(1).warmup(20)]),
+    ("Step", [Step(1, 25, gamma=0.5)]),
+    ("MultiStep", [MultiStep(1, [50, 80], gamma=0.4)]),
+    (
+        "Exponential, staircase",
+        [Exponential(1, 0.97), Exponential(1, 0.97**20, decay_steps=20, staircase=True)],
+    ),
+    ("InverseSqrt, .warmup", [InverseSqrt(1, 20), InverseSqrt(1, 20).warmup(20)]),
+    ("Linear, final", [Linear(1, 80), Linear(1, 80, final=0.2)]),
+    ("Polynomial, power 2 and 0.5", [Polynomial(1, 80, 2), Polynomial(1, 80, 0.5)]),
+    ("Cosine, .warmup", [Cosine(1, 80), Cosine(1, 80).warmup(20)]),
+    ("WarmRestarts, multiplier 2", [WarmRestarts(1, 15, 2)]),
+    ("OneCycle, three phases", [OneCycle(1, 100), OneCycle(1, 100, three_phase=True)]),
+    ("WSD, 1-sqrt and linear", [WSD(1, 20, 40, 40), WSD(1, 20, 40, 40, shape="linear")]),
+    (".then", [Constant(1).then(Cosine(0.6, 60), at=40)]),
+]
+
+
+def main() -> None:
+    """Write the picture."""
+    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "onepass", "font.size": 9}
+    figure, axes = pyplot.subplots(3, 4, figsize=(9, 5), sharex=True, sharey=True)
+    for ax, (title, schedules) in zip(axes.flat, PANELS, strict=True):
+        for s, dashes in zip(schedules, ((), (4, 2)), strict=False):
+            s.plot(STEPS, ax).lines[-1].set_dashes(dashes)
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("")
+        ax.set_ylim(-0.05, 1.1)
+        ax.set_xticks([0, 50, 100])
+        ax.set_yticks([0, 0.5, 1])
+        ax.grid(alpha=0.3)
+    figure.supxlabel("steps already applied")
+    figure.tight_layout()
+    text = io.StringIO()
+    figure.savefig(text, metadata={"Date": None})
+    short = re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", text.getvalue())
+    lines = (line.rstrip() + "\n" for line in short.splitlines())
+    Path(__file__).with_suffix(".svg").write_text("".join(lines))
+
+
+if __name__ == "__main__":
+    main()
