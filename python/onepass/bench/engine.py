@@ -96,7 +96,7 @@ def _run_heat(
 ) -> None:
     gc.collect()  # the tensors of the heat before
     reference, optimizer = contestants.ours(case)
-    _first_steps(reference)
+    checking.first_steps(reference)
     allowed = checking.tolerance(case, reference)
     racing = [reference]
     for peer in peers:
@@ -117,11 +117,6 @@ def _run_heat(
         _record(rows[name], watched, seen[OURS])
 
 
-def _first_steps(contestant: Contestant) -> None:
-    for _ in range(checking.STEPS):
-        contestant.step()
-
-
 def _admit(
     case: Case, peer: Peer, row: Row, reference: Contestant, allowed: float
 ) -> Contestant | None:
@@ -130,7 +125,7 @@ def _admit(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             contestant = contestants.theirs(case, peer)
-            _first_steps(contestant)
+            checking.first_steps(contestant)
     except NotOffered as reason:
         row.status, row.detail = "not offered", str(reason)
         return None
@@ -141,7 +136,7 @@ def _admit(
     if not apart <= allowed:
         row.status, row.detail = (
             "differs",
-            f"by {apart:.1e} after {checking.STEPS} steps, {allowed:.1e} allowed",
+            f"by {apart:.1e} after {len(checking.GRADIENTS)} steps, {allowed:.1e} allowed",
         )
     return contestant
 
@@ -153,14 +148,6 @@ def _record(row: Row, watched: Watched, ours: Watched) -> None:
     row.steps_per_turn = watched.steps_per_turn
     row.rounds += watched.seconds
     row.ratios += timing.ratios(watched, ours)
-
-
-def best_ratio(rows: dict[str, Row], names: Sequence[str]) -> float | None:
-    """Return the smallest ratio among those of `names` that computed the right result, or None."""
-    found = [
-        row.ratio.median for n in names if (row := rows[n]).status == "ok" and row.ratio is not None
-    ]
-    return min(found, default=None)
 
 
 def as_json(case: Case, rows: dict[str, Row], threads: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from onepass.bench import report
 
-_WIDE = 160
+_WIDE = 180
 """Columns where the output is no terminal and does not say how many it has."""
 
 

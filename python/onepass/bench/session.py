@@ -40,7 +40,7 @@ def run(plan: Plan) -> dict[str, Any]:
         "method": {
             "rounds": plan.rounds,
             "turn": plan.turn,
-            "checked_after_steps": checking.STEPS,
+            "checked_after_steps": len(checking.GRADIENTS),
         },
         "counted": COUNTED,
         "cases": [],

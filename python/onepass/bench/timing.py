@@ -78,7 +78,6 @@ def watch(
         seen[name] = Watched(1, [])
         _attempt(seen[name], partial(_choose_length, step, seen[name], turn, clock))
     collecting = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         for number in range(rounds):
