@@ -32,17 +32,18 @@ TURN = 0.005
 def core_call(optimizer: Any) -> tuple[Any, ...]:
     """Return the arguments with which a step calls the core."""
     seen: list[tuple[Any, ...]] = []
-    original = _core.step
+    module: Any = _core
+    original = module.step
 
     def spy(*arguments: Any) -> Any:
         seen.append(arguments)
         return original(*arguments)
 
-    _core.step = spy
+    module.step = spy
     try:
         optimizer.step()
     finally:
-        _core.step = original
+        module.step = original
     return seen[-1]
 
 
@@ -51,18 +52,19 @@ def parts(case: Case) -> dict[str, float]:
     own, optimizer = contestants.ours(case)
     own.step()
     *arguments, _ = core_call(optimizer)
+    core: Any = _core.step
     hooked, hooked_optimizer = contestants.ours(case)
     hooked_optimizer.register_step_post_hook(lambda *_: None)
-    groups = optimizer.param_groups
+    groups, work = optimizer.param_groups, optimizer._work
     params = [group["params"] for group in groups]
     steps: dict[str, Callable[[], object]] = {
         "empty step": contestants.floor(own).step,
         "step": own.step,
         "step with a hook": hooked.step,
-        "groups": lambda: [optimizer._work(group, 1.0) for group in groups],
-        "gather": lambda: _core.step(*arguments, True),
-        "core": lambda: _core.step(*arguments, False),
-        "versions": lambda: [torch._C._increment_version(group) for group in params],
+        "groups": lambda: [work(group, 1.0) for group in groups],
+        "gather": lambda: core(*arguments, True),
+        "core": lambda: core(*arguments, False),
+        "versions": lambda: list(map(torch._C._increment_version, params)),
         "torch": contestants.theirs(case, PEERS["torch"]).step,
         "torch fused": contestants.theirs(case, PEERS["torch-fused"]).step,
     }

@@ -12,6 +12,7 @@ import onepass
 from onepass import _core
 from onepass.bench.cases import Case, new_parameters
 from onepass.bench.peers import Peer
+from onepass.optim.base import OnePass
 from onepass.optim.reading import READER
 
 OURS, LIMIT, FLOOR = "onepass", "limit", "floor"
@@ -36,11 +37,11 @@ class EmptyOptimizer(torch.optim.Optimizer):
         """Do nothing."""
 
 
-def ours(case: Case) -> tuple[Contestant, torch.optim.Optimizer]:
+def ours(case: Case) -> tuple[Contestant, OnePass]:
     """Return our optimizer, ready for its first step."""
     parameters = new_parameters(case)
     configuration = case.configuration
-    optimizer = getattr(onepass, configuration.kind)(parameters, **configuration.options)
+    optimizer: OnePass = getattr(onepass, configuration.kind)(parameters, **configuration.options)
     return Contestant(OURS, optimizer.step, parameters), optimizer
 
 
