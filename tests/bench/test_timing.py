@@ -53,6 +53,20 @@ def test_a_step_longer_than_a_turn_runs_once() -> None:
     assert seen["a"].steps_per_turn == 1
 
 
+def test_a_turn_is_cut_short_when_steps_become_slow() -> None:
+    """The length was chosen in a lucky moment."""
+    clock, calls = Clock(), list[int]()
+
+    def step() -> None:
+        calls.append(1)
+        clock.now += 0.001 if len(calls) <= 4 else 1.0
+
+    seen = timing.watch({"a": step}, rounds=3, turn=0.32, clock=clock)
+    assert seen["a"].steps_per_turn == 320
+    assert seen["a"].seconds == pytest.approx([1.0] * 3)
+    assert len(calls) == 4 + 3 * (1 + 20)
+
+
 def test_each_round_begins_with_another_contestant() -> None:
     clock, calls = Clock(), list[str]()
     steps = {name: clock.step(1.0, calls, name) for name in "abc"}

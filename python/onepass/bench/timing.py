@@ -7,6 +7,7 @@ that the ratios within rounds are steadier than the times themselves.
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,10 @@ Clock = Callable[[], float]
 
 FEWEST_ROUNDS = 3
 MOST_STEPS = 100_000
+_BLOCKS = 16
+"""The clock is read so often in a turn."""
+_LONGEST_TURN = 4
+"""A turn is cut short after so many times its length."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def watch(
             first = number % max(1, len(names))
             for name in names[first:] + names[:first]:
                 watched = seen[name]
-                _attempt(watched, partial(_take_turn, steps[name], watched, clock))
+                _attempt(watched, partial(_take_turn, steps[name], watched, turn, clock))
             progress()
     finally:
         if collecting:
@@ -119,10 +124,16 @@ def _choose_length(step: Step, watched: Watched, turn: float, clock: Clock) -> N
     watched.steps_per_turn = int(min(MOST_STEPS, max(1.0, fitting)))
 
 
-def _take_turn(step: Step, watched: Watched, clock: Clock) -> None:
-    count = watched.steps_per_turn
+def _take_turn(step: Step, watched: Watched, turn: float, clock: Clock) -> None:
+    """Time the steps of a turn; cut it short where steps take far longer than they did at first."""
+    block = math.ceil(watched.steps_per_turn / _BLOCKS)
+    done, spent = 0, 0.0
     step()
     start = clock()
-    for _ in range(count):
-        step()
-    watched.seconds.append((clock() - start) / count)
+    while done < watched.steps_per_turn and (done == 0 or spent < _LONGEST_TURN * turn):
+        count = min(block, watched.steps_per_turn - done)
+        for _ in range(count):
+            step()
+        done += count
+        spent = clock() - start
+    watched.seconds.append(spent / done)
