@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
-from onepass import _core
 from onepass.bench import contestants, timing
 from onepass.bench.cases import OPTIMIZERS, Case
 from onepass.bench.models import MODELS
@@ -29,41 +27,22 @@ ROUNDS = 31
 TURN = 0.005
 
 
-def core_call(optimizer: Any) -> tuple[Any, ...]:
-    """Return the arguments with which a step calls the core."""
-    seen: list[tuple[Any, ...]] = []
-    module: Any = _core
-    original = module.step
-
-    def spy(*arguments: Any) -> Any:
-        seen.append(arguments)
-        return original(*arguments)
-
-    module.step = spy
-    try:
-        optimizer.step()
-    finally:
-        module.step = original
-    return seen[-1]
-
-
 def parts(case: Case) -> dict[str, float]:
     """Return the time of each part in microseconds."""
     own, optimizer = contestants.ours(case)
     own.step()
-    *arguments, _ = core_call(optimizer)
-    core: Any = _core.step
     hooked, hooked_optimizer = contestants.ours(case)
     hooked_optimizer.register_step_post_hook(lambda *_: None)
-    groups, work = optimizer.param_groups, optimizer._work
+    groups = optimizer.param_groups
+    work = [optimizer._work(group, 1.0) for group in groups]
     params = [group["params"] for group in groups]
     steps: dict[str, Callable[[], object]] = {
         "empty step": contestants.floor(own).step,
         "step": own.step,
         "step with a hook": hooked.step,
-        "groups": lambda: [work(group, 1.0) for group in groups],
-        "gather": lambda: core(*arguments, True),
-        "core": lambda: core(*arguments, False),
+        "groups": lambda: [optimizer._work(group, 1.0) for group in groups],
+        "gather": lambda: optimizer._run(work, None, dry=True),
+        "core": lambda: optimizer._run(work, None),
         "versions": lambda: list(map(torch._C._increment_version, params)),
         "torch": contestants.theirs(case, PEERS["torch"]).step,
         "torch fused": contestants.theirs(case, PEERS["torch-fused"]).step,

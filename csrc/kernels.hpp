@@ -5,8 +5,14 @@
 
 namespace onepass {
 
-// Updates elements [begin, end) of a segment.
+// Updates elements [begin, end) of a segment. A block of an 8-bit state belongs to the range that holds its first
+// element.
 using UpdateKernel = void (*)(const Segment&, const Scalars&, int64_t begin, int64_t end);
+
+// Sum of the squared gradients of elements [begin, end) of the flat range; `segments` starts with the one that holds
+// `begin`. Every element's place in the flat range decides where it is added, so that the same numbers give the same
+// sum however they are split into tensors.
+using SquareSumKernel = double (*)(const Segment* segments, int64_t begin, int64_t end);
 
 // Reads and writes the memory that `UpdateKernel` does, with no arithmetic and no change: the limit of any update.
 // `nothing` must be 0.
@@ -14,6 +20,7 @@ using StreamKernel = void (*)(const Segment&, uint16_t nothing, int64_t begin, i
 
 #define ONEPASS_DECLARE(isa)                                                     \
   void update_##isa(const Segment&, const Scalars&, int64_t begin, int64_t end); \
+  double square_sum_##isa(const Segment* segments, int64_t begin, int64_t end);  \
   void stream_##isa(const Segment&, uint16_t nothing, int64_t begin, int64_t end)
 ONEPASS_DECLARE(portable);
 ONEPASS_DECLARE(v3);

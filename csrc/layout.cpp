@@ -58,39 +58,44 @@ bool is_dense(const TensorView& view) {
   return true;
 }
 
-bool share_dense_layout(const TensorView* views, int n) {
-  const TensorView& first = views[0];
+bool share_dense_layout(const Operands& operands) {
+  const TensorView& first = operands.view[param];
   if (first.count() <= 1) return true;
-  for (int k = 1; k < n; ++k) {
+  for (int k = 1; k < max_operands; ++k) {
+    if (!operands.has[k]) continue;
     for (int d = 0; d < first.dims; ++d) {
-      if (first.shape[d] != 1 && views[k].stride[d] != first.stride[d]) return false;
+      if (first.shape[d] != 1 && operands.view[k].stride[d] != first.stride[d]) return false;
     }
   }
   return is_dense(first);
 }
 
-const Strided* StridedStore::add(const TensorView* views, int n) {
-  const std::vector<int> order = outer_to_inner(views[0]);
+const Strided* StridedStore::add(const Operands& operands, int leader) {
+  const std::vector<int> order = outer_to_inner(operands.view[leader]);
   std::vector<int64_t>& numbers = numbers_.emplace_back();
   const size_t dims = order.size();
-  numbers.resize(dims * static_cast<size_t>(n + 1));
-  Strided& strided = views_.emplace_back();
+  numbers.resize(dims * (max_operands + 1));
   int64_t* const shape = numbers.data();
-  strided.shape = shape;
-  for (int k = 0; k < n; ++k) strided.stride[k] = shape + dims * static_cast<size_t>(k + 1);
   const auto stride = [&](int k) { return shape + dims * static_cast<size_t>(k + 1); };
+  Strided& strided = views_.emplace_back();
+  strided.shape = shape;
+  for (int k = 0; k < max_operands; ++k) strided.stride[k] = stride(k);
 
   int merged = 0;  // dimensions written so far; the last one may still take in the next
   for (const int d : order) {
-    const int64_t size = views[0].shape[d];
+    const int64_t size = operands.view[param].shape[d];
     bool joins = merged > 0;
-    for (int k = 0; k < n && joins; ++k) joins = stride(k)[merged - 1] == views[k].stride[d] * size;
+    for (int k = 0; k < max_operands && joins; ++k) {
+      joins = !operands.has[k] || stride(k)[merged - 1] == operands.view[k].stride[d] * size;
+    }
     if (joins) {
       shape[merged - 1] *= size;
     } else {
       shape[merged++] = size;
     }
-    for (int k = 0; k < n; ++k) stride(k)[merged - 1] = views[k].stride[d];
+    for (int k = 0; k < max_operands; ++k) {
+      if (operands.has[k]) stride(k)[merged - 1] = operands.view[k].stride[d];
+    }
   }
   strided.dims = merged;
   return &strided;

@@ -20,6 +20,8 @@ struct TensorView {
   int64_t count() const;
 };
 
+inline bool is_floating(const TensorView& view) { return view.dtype <= Dtype::f16; }
+
 bool same_shape(const TensorView& a, const TensorView& b);
 
 // No element lies at the address of another one. May say false for exotic strided views that do not overlap.
@@ -28,13 +30,23 @@ bool free_of_overlap(const TensorView& view);
 // Every element of the tensor's memory range belongs to it, so that the tensor can be walked as a flat array.
 bool is_dense(const TensorView& view);
 
-// True if the elements at the same place in memory are the same elements of all `n` tensors, which are dense.
-bool share_dense_layout(const TensorView* views, int n);
+// The operands of one tensor, as far as it has them.
+struct Operands {
+  TensorView view[max_operands];
+  bool has[max_operands] = {};
+  float* scale[max_states] = {};
+  int states = 0;
+  bool quantised = false;
+};
+
+// True if the elements at the same place in memory are the same elements of all operands, which are dense.
+bool share_dense_layout(const Operands& operands);
 
 // Keeps the strides of tensors that do not share a layout.
 class StridedStore {
  public:
-  const Strided* add(const TensorView* views, int n);
+  // The elements are taken in the order in which operand `leader` has them in memory.
+  const Strided* add(const Operands& operands, int leader);
   void clear();
   bool empty() const { return views_.empty(); }
 

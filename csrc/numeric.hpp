@@ -58,9 +58,44 @@ inline void narrow(float x, f16& out) {
   out.bits = static_cast<uint16_t>(rounded | ((u >> 16) & 0x8000u));
 }
 
+// A float32 as its bf16 and the 16 bits that are left. One value in 2^17, halfway between two bf16 and rounded down, has
+// no pair of its own: it becomes its neighbour one float32 below.
+inline float join(bf16 high, int16_t low) {
+  return bits_as<float>((uint32_t{high.bits} << 16) + static_cast<uint32_t>(int32_t{low}));
+}
+
+inline void split(float x, bf16& high, int16_t& low) {
+  narrow(x, high);
+  const auto rest = static_cast<int32_t>(bits_as<uint32_t>(x) - (uint32_t{high.bits} << 16));
+  low = static_cast<int16_t>(x != x ? 0 : rest < 32767 ? rest : 32767);
+}
+
 template <class Half>
 inline void narrow(double x, Half& out) {
   narrow(static_cast<float>(x), out);
+}
+
+// Stochastic rounding with 16 random bits: up with the probability of the part that is cut off.
+inline void narrow(float x, uint32_t random, bf16& out) {
+  const uint32_t u = bits_as<uint32_t>(x);
+  const bool finite = (u & 0x7f800000u) != 0x7f800000u;
+  bf16 nearest;
+  narrow(x, nearest);
+  out.bits = static_cast<uint16_t>(finite ? (u + random) >> 16 : uint32_t{nearest.bits});
+}
+
+inline void narrow(float x, uint32_t random, f16& out) {
+  const uint32_t u = bits_as<uint32_t>(x);
+  const uint32_t magnitude = u & 0x7fffffffu;
+  const uint32_t normal = (magnitude - (112u << 23) + (random >> 3)) >> 13;
+  const float steps = bits_as<float>(magnitude) * 0x1p24f;  // of the smallest subnormal half
+  const float whole = static_cast<float>(static_cast<int32_t>(magnitude < (113u << 23) ? steps : 0.0f));
+  const uint32_t subnormal =
+      static_cast<uint32_t>(whole) + (steps - whole > static_cast<float>(random) * 0x1p-16f ? 1u : 0u);
+  f16 nearest;
+  narrow(x, nearest);
+  const uint32_t rounded = (magnitude < (113u << 23) ? subnormal : normal) | ((u >> 16) & 0x8000u);
+  out.bits = static_cast<uint16_t>(magnitude >= (143u << 23) ? uint32_t{nearest.bits} : rounded);
 }
 
 }  // namespace

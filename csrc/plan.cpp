@@ -1,6 +1,7 @@
 #include "plan.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "parallel.hpp"
 #include "rules.hpp"
@@ -25,12 +26,19 @@ constexpr int64_t elements_per_thread = 16384;
 // Long enough for the hardware's prefetchers, short enough to balance.
 constexpr int64_t largest_chunk = 65536, smallest_chunk = 4096;
 
+int useful_threads(int64_t elements) {
+  return static_cast<int>(std::min<int64_t>(available_threads(), std::max<int64_t>(1, elements / elements_per_thread)));
+}
+
+// Elements that are summed in a fixed order, whatever the number of threads.
+constexpr int64_t norm_block = 65536;
+
 // A small tensor is done before the hardware sees where the next one lies.
 constexpr int segments_ahead = 4;
 void prefetch(const Segment& segment) {
   constexpr int64_t line = 64, most = 512;  // bytes; the hardware takes over from there
   const int64_t bytes = std::min(most, segment.count * 4);
-  for (int k = 0; k < segment.operands; ++k) {
+  for (int k = 0; k < first_state + segment.states; ++k) {
     for (int64_t at = 0; at < bytes; at += line) __builtin_prefetch(static_cast<const char*>(segment.data[k]) + at);
   }
 }
@@ -49,7 +57,7 @@ const std::vector<RuleInfo>& rules() {
 void Plan::clear() {
   segments_.clear();
   scalars_.clear();
-  steps_.clear();
+  prepared_for_.clear();
   strided_.clear();
   elements_ = 0;
 }
@@ -59,49 +67,71 @@ void Plan::begin_group(const Group& group) {
   group_start_ = scalars_.size();
 }
 
-uint32_t Plan::scalars_for(double t) {
+uint32_t Plan::scalars_for(double t, bool new_average) {
+  const std::pair<double, bool> wanted{t, new_average};
   for (size_t i = scalars_.size(); i-- > group_start_;) {
-    if (steps_[i] == t) return static_cast<uint32_t>(i);
+    if (prepared_for_[i] == wanted) return static_cast<uint32_t>(i);
   }
   Scalars scalars = group_.scalars;
   const Prepared prepared = Table::prepare[group_.rule](group_.hyper, t);
   std::copy(std::begin(prepared.rule), std::end(prepared.rule), scalars.rule);
   scalars.threshold = prepared.rate * group_.l1_decay;
+  scalars.ema_weight = new_average ? 1 : group_.ema_weight;
   scalars_.push_back(scalars);
-  steps_.push_back(t);
+  prepared_for_.push_back(wanted);
   return static_cast<uint32_t>(scalars_.size() - 1);
 }
 
-void Plan::add(const TensorView* views, int n, double t) {
+void Plan::add(const Operands& operands, double t, bool new_average) {
   Segment segment{};
-  segment.count = views[param].count();
+  segment.count = operands.view[param].count();
   if (segment.count == 0) return;
-  for (int k = 0; k < n; ++k) {
-    segment.data[k] = views[k].data;
-    segment.dtype[k] = views[k].dtype;
+  for (int k = 0; k < max_operands; ++k) {
+    if (!operands.has[k]) continue;
+    segment.data[k] = operands.view[k].data;
+    segment.dtype[k] = operands.view[k].dtype;
   }
-  segment.operands = static_cast<uint8_t>(n);
+  std::copy(std::begin(operands.scale), std::end(operands.scale), segment.scale);
   segment.rule = static_cast<uint8_t>(group_.rule);
-  segment.scalars = scalars_for(t);
-  segment.strided = share_dense_layout(views, n) ? nullptr : strided_.add(views, n);
+  segment.states = static_cast<uint8_t>(operands.states);
+  segment.quantised = operands.quantised;
+  segment.scalars = scalars_for(t, new_average);
+  // The blocks of 8-bit states follow the memory of the states.
+  const int leader = operands.quantised ? first_state : param;
+  segment.strided = share_dense_layout(operands) ? nullptr : strided_.add(operands, leader);
   segment.start = elements_;
   elements_ += segment.count;
   segments_.push_back(segment);
 }
 
+std::vector<Segment>::const_iterator Plan::segment_at(int64_t place) const {
+  return std::upper_bound(segments_.begin(), segments_.end(), place,
+                          [](int64_t at, const Segment& s) { return at < s.start; }) -
+         1;
+}
+
+double Plan::square_sum(const Isa& isa) const {
+  const int64_t blocks = (elements_ + norm_block - 1) / norm_block;
+  std::vector<double> sums(static_cast<size_t>(blocks));
+  parallel_for(elements_, norm_block, useful_threads(elements_), [&](int64_t begin, int64_t end) {
+    sums[static_cast<size_t>(begin / norm_block)] = isa.square_sum(&*segment_at(begin), begin, end);
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+void Plan::scale_gradients(double factor) {
+  for (Scalars& scalars : scalars_) scalars.scale *= factor;
+}
+
 // Calls kernel(segment, from, to) for stretches of segments that cover everything, chunk by chunk.
 template <class Kernel>
 void Plan::each_stretch(const Kernel& kernel) const {
-  const int threads =
-      static_cast<int>(std::min<int64_t>(available_threads(), std::max<int64_t>(1, elements_ / elements_per_thread)));
+  const int threads = useful_threads(elements_);
   const int64_t chunk = threads == 1 ? std::max<int64_t>(1, elements_)
                                      : std::clamp(elements_ / (8 * threads), smallest_chunk, largest_chunk) /
                                            smallest_chunk * smallest_chunk;
   parallel_for(elements_, chunk, threads, [&](int64_t begin, int64_t end) {
-    auto segment = std::upper_bound(segments_.begin(), segments_.end(), begin,
-                                    [](int64_t at, const Segment& s) { return at < s.start; }) -
-                   1;
-    for (; segment != segments_.end() && segment->start < end; ++segment) {
+    for (auto segment = segment_at(begin); segment != segments_.end() && segment->start < end; ++segment) {
       if (segments_.end() - segment > segments_ahead) prefetch(segment[segments_ahead]);
       const int64_t from = std::max<int64_t>(0, begin - segment->start);
       const int64_t to = std::min(segment->count, end - segment->start);

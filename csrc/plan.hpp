@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "dispatch.hpp"
@@ -14,8 +15,9 @@ namespace onepass {
 struct Group {
   int rule;
   double hyper[8];
-  double l1_decay;  // proximal
-  Scalars scalars;  // all but the rule's, which depend on the step number
+  double l1_decay;    // proximal
+  double ema_weight;  // 1 - ema_decay
+  Scalars scalars;    // all but those that depend on the step number
 };
 
 class Plan {
@@ -25,8 +27,14 @@ class Plan {
   // Starts a group; the tensors that are added next belong to it.
   void begin_group(const Group& group);
 
-  // One tensor: views are param, grad, states; `t` is the number of this step for it, from 1.
-  void add(const TensorView* views, int n, double t);
+  // One tensor: `t` is the number of this step for it, from 1; a new average starts as a copy of the parameter.
+  void add(const Operands& operands, double t, bool new_average);
+
+  // Sum of the squares of all gradients as they are in memory, in one parallel region.
+  double square_sum(const Isa& isa) const;
+
+  // Multiplies all gradients on their way to the rules.
+  void scale_gradients(double factor);
 
   // Updates everything, in one parallel region.
   void run(const Isa& isa) const;
@@ -38,15 +46,16 @@ class Plan {
   bool is_dense() const { return strided_.empty(); }
 
  private:
-  uint32_t scalars_for(double t);
+  uint32_t scalars_for(double t, bool new_average);
   template <class Kernel>
   void each_stretch(const Kernel& kernel) const;
+  std::vector<Segment>::const_iterator segment_at(int64_t place) const;
 
   Group group_{};
   std::vector<Segment> segments_;
   std::vector<Scalars> scalars_;
-  std::vector<double> steps_;  // the step number that each of scalars_ was prepared for
-  size_t group_start_ = 0;     // index of the group's first entry there
+  std::vector<std::pair<double, bool>> prepared_for_;  // the arguments of scalars_for, for each of scalars_
+  size_t group_start_ = 0;                             // index of the group's first entry there
   StridedStore strided_;
   int64_t elements_ = 0;
 };

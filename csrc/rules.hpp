@@ -80,20 +80,22 @@ struct Adagrad {
   }
 };
 
-// RMSprop (Hinton, 2012; centered: Graves, 2013, eq. 38-45). h: lr, alpha, eps, momentum.
+// RMSprop (Hinton, 2012; centered: Graves, 2013, eq. 38-45). h: lr, alpha, eps, momentum, and the share of v below
+// which the centered variance is not trusted.
 // States: v, then the buffer of the momentum, then the mean gradient of the centered form, as far as they exist.
 template <class C, bool centered, bool with_momentum>
 struct RMSpropBase {
   static constexpr int states = 1 + centered + with_momentum;
-  static Prepared prepare(const double* h, double) { return {h[0], {h[0], h[1], 1 - h[1], h[2], h[3]}}; }
+  static Prepared prepare(const double* h, double) { return {h[0], {h[0], h[1], 1 - h[1], h[2], h[3], h[4]}}; }
 
-  C lr, alpha, rest, eps, momentum;
+  C lr, alpha, rest, eps, momentum, trusted;
   explicit RMSpropBase(const double* s)
       : lr(static_cast<C>(s[0])),
         alpha(static_cast<C>(s[1])),
         rest(static_cast<C>(s[2])),
         eps(static_cast<C>(s[3])),
-        momentum(static_cast<C>(s[4])) {}
+        momentum(static_cast<C>(s[4])),
+        trusted(static_cast<C>(s[5])) {}
 
   C scaled(C g, C& v) const {
     v = alpha * v + rest * g * g;
@@ -102,8 +104,8 @@ struct RMSpropBase {
   C scaled(C g, C& v, C& mean) const {
     v = alpha * v + rest * g * g;
     mean = mean + rest * (g - mean);
-    const C variance = v - mean * mean;  // rounding may leave it just below zero
-    return g / (square_root(variance < 0 ? C{0} : variance) + eps);
+    const C variance = v - mean * mean, least = trusted * v;  // rounding may leave it below zero
+    return g / (square_root(variance < least ? least : variance) + eps);
   }
   template <class... Mean>
   void operator()(C& p, C g, C& v, Mean&... mean) const
@@ -177,6 +179,17 @@ using Rules =
 constexpr const char* rule_names[] = {
     "sgd",  "momentum", "adagrad", "rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum",
     "adam", "amsgrad"};
+
+// Which states of a rule are never negative, for their 8-bit code.
+constexpr bool nonnegative_states[][max_states] = {{},
+                                                   {false},
+                                                   {true},
+                                                   {true},
+                                                   {true, false},
+                                                   {true, false},
+                                                   {true, false, false},
+                                                   {false, true},
+                                                   {false, true, true}};
 
 }  // namespace
 }  // namespace onepass

@@ -5,11 +5,16 @@
 
 namespace onepass {
 
-enum class Dtype : uint8_t { f32, f64, bf16, f16 };
+enum class Dtype : uint8_t { f32, f64, bf16, f16, i16, u8 };
 
-constexpr int max_states = 3;
-constexpr int max_operands = 2 + max_states;  // in this order everywhere: param, grad, states
-constexpr int param = 0, grad = 1, first_state = 2;
+// Operands, in this order everywhere. A tensor need not have all of them.
+constexpr int param = 0, grad = 1, first_state = 2, max_states = 3;
+constexpr int ema = first_state + max_states;
+constexpr int master = ema + 1;  // what a bf16 parameter lacks of its float32 (i16), or the whole float32
+constexpr int max_operands = master + 1;
+
+// Elements that share one scale where a state is kept in 8 bits.
+constexpr int64_t quantised_block = 256;
 
 // What a rule prepares for one step: its effective learning rate and the scalars of its constructor.
 struct Prepared {
@@ -17,16 +22,19 @@ struct Prepared {
   double rule[8];
 };
 
-// All numbers that the elements of a segment share. The gradient becomes
-//   g = sign(maximize) / grad_scale * g + coupled * p + subgradient * sign(p),
-// the parameter p *= shrink before the rule and sign(p) * max(|p| - threshold, 0) after it.
+// All numbers that the elements of a segment share, in the order in which they are used.
 struct Scalars {
-  double scale = 1;
-  double coupled = 0;
-  double shrink = 1;
-  double subgradient = 0;
-  double threshold = 0;
+  double scale = 1;        // of the gradient: sign (maximize), 1 / grad_scale and clip coefficient in one
+  double clamp;            // then |gradient| <= clamp
+  double coupled = 0;      // then gradient += coupled * p
+  double subgradient = 0;  // and gradient += subgradient * sign(p)
+  double shrink = 1;       // p *= shrink
   double rule[8] = {};
+  double threshold = 0;     // then p = sign(p) * max(|p| - threshold, 0)
+  double ema_weight = 0;    // ema += ema_weight * (p - ema)
+  bool stochastic = false;  // rounding of a bf16 or fp16 parameter
+  uint64_t seed = 0;        // key of the random numbers
+  uint64_t draw = 0;        // number of the step: the high half of their counter
 };
 
 // Strides of operands that do not share one dense layout: dimensions from the outermost to the innermost of `param`,
@@ -38,14 +46,18 @@ struct Strided {
 };
 
 struct Segment {
-  void* data[max_operands];
+  void* data[max_operands];  // null: the tensor has no such operand
   Dtype dtype[max_operands];
-  uint8_t operands;
+  float* scale[max_states];  // of the blocks of an 8-bit state
   uint8_t rule;
+  uint8_t states;
+  bool quantised;
   uint32_t scalars;        // index into the plan's list
   const Strided* strided;  // null: all operands are dense in the same order
   int64_t count;           // elements
   int64_t start;           // of its first element in the flat range of the whole step
+
+  bool has(int operand) const { return data[operand] != nullptr; }
 };
 
 }  // namespace onepass

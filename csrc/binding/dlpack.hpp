@@ -9,7 +9,7 @@ namespace onepass::dlpack {
 constexpr const char* capsule_name = "dlpack_exchange_api";
 constexpr uint32_t major_version = 1;
 enum DeviceType : int32_t { cpu = 1, cuda = 2, cuda_host = 3 };
-enum TypeCode : uint8_t { floating = 2, bfloat = 4 };
+enum TypeCode : uint8_t { integer = 0, unsigned_integer = 1, floating = 2, bfloat = 4 };
 
 struct Version {
   uint32_t major, minor;

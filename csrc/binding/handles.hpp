@@ -48,7 +48,7 @@ uint64_t version_of(PyObject* dict);
 // What an optimizer keeps from one step to the next: never where a tensor was, only how to find quickly where it is
 // now, so that forgetting all of it changes nothing but the time of the next step.
 struct Memory {
-  static constexpr int slots = max_states + 1;  // and one for the step count
+  static constexpr int slots = 2 * max_states + 3;  // with scales, step count, average and master
 
   struct Entry {
     PyObject* parameter = nullptr;  // compared, never followed

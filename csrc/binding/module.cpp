@@ -1,8 +1,8 @@
 // The Python face of the extension; python/onepass/_core.pyi describes it.
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include "dispatch.hpp"
+#include "memory.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
 #include "reader.hpp"
@@ -23,12 +23,32 @@ PYBIND11_MODULE(_core, m) {
 
   py::class_<onepass::Memory>(m, "Memory").def(py::init());
 
+  py::class_<onepass::Clip>(m, "Clip")
+      .def(py::init([](double max_norm, bool skip_nonfinite, double unscale) {
+             return onepass::Clip{max_norm, skip_nonfinite, unscale};
+           }),
+           "max_norm"_a, "skip_nonfinite"_a, "unscale"_a)
+      .def("measure", &onepass::Clip::measure, "square_sum"_a)
+      .def_readonly("norm", &onepass::Clip::norm)
+      .def_readonly("coefficient", &onepass::Clip::coefficient)
+      .def_readonly("skipped", &onepass::Clip::skipped);
+
   py::class_<onepass::Trouble>(m, "Trouble")
       .def_readonly("uncovered", &onepass::Trouble::uncovered)
       .def_readonly("repair", &onepass::Trouble::repair)
       .def_readonly("invalid", &onepass::Trouble::invalid);
 
-  m.def("step", &onepass::step, "reader"_a, "memory"_a, "groups"_a, "state"_a, "fresh"_a, "dry"_a);
+  m.def(
+      "step",
+      [](onepass::Reader& reader, onepass::Memory& memory, const py::list& groups, const py::dict& state, bool dry,
+         py::object clip, py::set first_steps, py::set first_averages, uint64_t seed, uint64_t draw) {
+        return onepass::step(reader, memory, groups, state, {dry, clip, first_steps, first_averages, seed, draw});
+      },
+      "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a, "first_averages"_a, "seed"_a,
+      "draw"_a);
+  m.def("square_sum", &onepass::square_sum, "reader"_a, "params"_a);
+  m.def("quantise", &onepass::quantise_state, "reader"_a, "values"_a, "codes"_a, "scales"_a, "nonnegative"_a, "back"_a);
+  m.def("use_huge_pages", &onepass::use_huge_pages, "address"_a, "bytes"_a);
 
   py::class_<onepass::Stream>(m, "Stream")
       .def(py::init<onepass::Reader&, const py::list&>(), "reader"_a, "tensors"_a)
@@ -46,5 +66,7 @@ PYBIND11_MODULE(_core, m) {
     return supported;
   });
   m.def("available_threads", &onepass::available_threads);
+  m.attr("quantised_block") = onepass::quantised_block;
   m.attr("version") = ONEPASS_VERSION;
+  m.attr("compiler") = ONEPASS_COMPILER;
 }

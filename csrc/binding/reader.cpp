@@ -15,12 +15,20 @@ const dlpack::ExchangeApi* find_api(py::handle tensor_type) {
   return api != nullptr && api->version.major == dlpack::major_version && api->read != nullptr ? api : nullptr;
 }
 
+struct NamedType {
+  uint8_t code, bits;
+};
+// By Dtype.
+constexpr NamedType types[] = {{dlpack::floating, 32}, {dlpack::floating, 64}, {dlpack::bfloat, 16},
+                               {dlpack::floating, 16}, {dlpack::integer, 16},  {dlpack::unsigned_integer, 8}};
+
 bool find_dtype(const dlpack::DataType& type, Dtype& out) {
-  if (type.lanes != 1) return false;
-  if (type.code == dlpack::floating && type.bits == 32) return out = Dtype::f32, true;
-  if (type.code == dlpack::floating && type.bits == 64) return out = Dtype::f64, true;
-  if (type.code == dlpack::bfloat && type.bits == 16) return out = Dtype::bf16, true;
-  if (type.code == dlpack::floating && type.bits == 16) return out = Dtype::f16, true;
+  for (size_t i = 0; i < std::size(types); ++i) {
+    if (type.code == types[i].code && type.bits == types[i].bits) {
+      out = static_cast<Dtype>(i);
+      return type.lanes == 1;
+    }
+  }
   return false;
 }
 
@@ -99,9 +107,9 @@ bool Reader::read_attributes(PyObject* tensor, TensorView& out) {
   if (t.attr("layout").attr("__str__")().cast<std::string>() != "torch.strided") return false;
   if (t.attr("device").attr("type").cast<std::string>() != "cpu") return false;
   const py::object dtype = t.attr("dtype");
-  int code = 0;
-  while (code < 4 && !dtype.is(dtypes_[static_cast<size_t>(code)])) ++code;
-  if (code == 4) return false;
+  size_t code = 0;
+  while (code < dtypes_.size() && !dtype.is(dtypes_[code])) ++code;
+  if (code == dtypes_.size()) return false;
   out.dtype = static_cast<Dtype>(code);
   out.data = reinterpret_cast<void*>(t.attr("data_ptr")().cast<uintptr_t>());
   std::vector<int64_t>& numbers = numbers_.emplace_back();

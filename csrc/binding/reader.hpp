@@ -16,7 +16,7 @@ namespace onepass {
 class Reader {
  public:
   // `tensor_types` are torch.Tensor and its plain subclasses of torch's own, `is_plain(type)` decides of all others
-  // whether their memory may be read directly; `dtypes` are float32, float64, bfloat16, float16 in this order.
+  // whether their memory may be read directly; `dtypes` are torch's, in the order of Dtype.
   Reader(pybind11::tuple tensor_types, pybind11::function is_plain, pybind11::tuple dtypes, bool use_dlpack);
 
   // False if the kernels do not cover the tensor: another device or dtype, no strided memory, a foreign subclass.

@@ -1,9 +1,10 @@
 #include "step.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
-#include "plan.hpp"
+#include "quantise.hpp"
 
 namespace py = pybind11;
 
@@ -12,21 +13,6 @@ namespace {
 
 // Above this many elements other Python threads may run while the kernels do.
 constexpr int64_t release_gil_above = 65536;
-
-// Where the step count of a parameter is kept: a tensor of one float or double.
-struct Count {
-  void* data;
-  bool is_double;
-
-  double read() const { return is_double ? *static_cast<double*>(data) : *static_cast<float*>(data); }
-  void write(double t) const {
-    if (is_double) {
-      *static_cast<double*>(data) = t;
-    } else {
-      *static_cast<float*>(data) = static_cast<float>(t);
-    }
-  }
-};
 
 struct Counted {
   Count count;
@@ -46,101 +32,35 @@ struct Scratch {
   }
 };
 
-Group read_group(const py::tuple& group) {
-  const py::tuple numbers = group[4];
-  const auto number = [&](size_t i) {
-    const double value = PyFloat_AsDouble(PyTuple_GET_ITEM(numbers.ptr(), static_cast<Py_ssize_t>(i)));
-    if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
-    return value;
-  };
-  Group out{};
-  out.rule = group[1].cast<int>();
-  if (out.rule < 0 || static_cast<size_t>(out.rule) >= rules().size()) throw py::value_error("rule: unknown number");
-  out.scalars.scale = number(0);
-  out.scalars.coupled = number(1);
-  out.scalars.shrink = number(2);
-  out.scalars.subgradient = number(3);
-  out.l1_decay = number(4);
-  if (numbers.size() < 5 || numbers.size() > 5 + std::size(out.hyper)) throw py::value_error("numbers: wrong length");
-  for (size_t i = 5; i < numbers.size(); ++i) out.hyper[i - 5] = number(i);
-  return out;
-}
-
-enum class Found { nothing, ready, uncovered, repair, invalid };
-
-bool has_memory(const TensorView& view) { return view.data != nullptr || view.count() == 0; }
-
-// Reads param, grad and states of one parameter.
-class Operands {
+// Takes the thread's scratch for the time of a step, so that a step inside a step has its own.
+class Borrowed {
  public:
-  Operands(Reader& reader, PyObject* state, bool state_unchanged, PyObject* keys, bool counted)
-      : reader_(reader), state_(state), state_unchanged_(state_unchanged), keys_(keys), counted_(counted) {}
-
-  Found read(PyObject* parameter, Memory::Entry& entry) {
-    grad_ = py::reinterpret_steal<py::object>(reader_.gradient(parameter));
-    if (grad_.is_none()) return Found::nothing;
-    if (!reader_.read(parameter, views[param])) return Found::uncovered;
-    if (!reader_.read(grad_.ptr(), views[grad])) return Found::uncovered;
-    const TensorView &p = views[param], &g = views[grad];
-    if (g.dtype != p.dtype && g.dtype != Dtype::f32) return Found::uncovered;
-    if (!free_of_overlap(p)) return Found::uncovered;
-    if (!same_shape(p, g) || !has_memory(p) || !has_memory(g)) return Found::invalid;
-    const int states = static_cast<int>(PyTuple_GET_SIZE(keys_));
-    count = first_state + states;
-    return states > 0 || counted_ ? read_states(parameter, entry, states) : Found::ready;
+  Borrowed() : scratch_(std::move(kept())) { scratch_.clear(); }
+  ~Borrowed() {
+    scratch_.clear();
+    kept() = std::move(scratch_);
   }
-
-  py::object take_gradient() { return std::move(grad_); }
-
-  TensorView views[max_operands];
-  int count = 0;
-  Count step{};
+  Borrowed(const Borrowed&) = delete;
+  Borrowed& operator=(const Borrowed&) = delete;
+  Scratch* operator->() { return &scratch_; }
 
  private:
-  Found read_states(PyObject* parameter, Memory::Entry& entry, int states) {
-    const bool known = state_unchanged_ && entry.parameter == parameter && entry.own != nullptr;
-    PyObject* const own = known ? entry.own : reader_.lookup(state_, parameter);
-    if (own == nullptr || !PyDict_Check(own)) return Found::repair;
-    const uint64_t version = version_of(own);
-    const bool unchanged = known && entry.own_version == version;
-    entry.parameter = nullptr;  // until all of it is read again
-
-    for (int k = 0; k < states; ++k) {
-      TensorView& view = views[first_state + k];
-      if (!read_state(own, PyTuple_GET_ITEM(keys_, k), unchanged, entry.slot[k], view)) return Found::repair;
-      if (!same_shape(views[param], view) || !has_memory(view) || !free_of_overlap(view)) return Found::repair;
-    }
-    if (counted_) {
-      static PyObject* const name = PyUnicode_InternFromString("step");
-      TensorView view;
-      if (!read_state(own, name, unchanged, entry.slot[states], view)) return Found::repair;
-      if (view.data == nullptr || view.count() != 1) return Found::repair;
-      if (view.dtype != Dtype::f32 && view.dtype != Dtype::f64) return Found::repair;
-      step = {view.data, view.dtype == Dtype::f64};
-    }
-    entry.parameter = parameter;
-    entry.own = own;
-    entry.own_version = version;
-    return Found::ready;
+  static Scratch& kept() {
+    thread_local Scratch scratch;
+    return scratch;
   }
-
-  bool read_state(PyObject* own, PyObject* key, bool unchanged, Slot& slot, TensorView& out) {
-    PyObject* const held = slot.tensor();
-    PyObject* const tensor = unchanged && held != nullptr ? held : PyDict_GetItemWithError(own, key);
-    if (tensor == nullptr || tensor == Py_None) return false;
-    if (tensor == held && slot.read(out)) return true;
-    if (!reader_.read(tensor, out)) return false;
-    slot.hold(tensor, out);
-    return true;
-  }
-
-  Reader& reader_;
-  PyObject* state_;
-  bool state_unchanged_;
-  PyObject* keys_;
-  bool counted_;
-  py::object grad_;
+  Scratch scratch_;
 };
+
+template <class Work>
+void without_gil(int64_t elements, const Work& work) {
+  if (elements > release_gil_above) {
+    py::gil_scoped_release release;
+    work();
+  } else {
+    work();
+  }
+}
 
 // Has the processor fetch what reading this parameter will touch.
 void prefetch(PyObject* parameter, const Memory::Entry& entry) {
@@ -156,45 +76,44 @@ py::list with_gradient(const py::list& params) {
   return some;
 }
 
+bool contains(const py::set& pairs, size_t group, size_t i) {
+  return !pairs.empty() && pairs.contains(py::make_tuple(group, i));
+}
+
 }  // namespace
 
-py::object step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, const py::set& fresh,
-                bool dry) {
-  thread_local Scratch kept;
-  Scratch scratch = std::move(kept);
-  scratch.clear();
+void Clip::measure(double square_sum) {
+  norm = std::sqrt(square_sum) * std::abs(unscale);
+  if (skip_nonfinite && !std::isfinite(norm)) skipped = true;
+  const double ratio = max_norm / (norm + 1e-6);
+  coefficient = ratio > 1 ? 1 : ratio;  // a NaN stays
+  if (std::isinf(max_norm)) coefficient = 1;
+}
+
+py::object step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, const Request& request) {
+  Borrowed scratch;
   reader.clear();
   Trouble trouble;
   py::list updated;
-  const bool state_unchanged = memory.state_version == version_of(state.ptr());
-  if (!state_unchanged) {
-    for (Memory::Entry& entry : memory.entries) entry.parameter = nullptr;
-  }
+  Gatherer gatherer(reader, memory, state.ptr());
   size_t place = 0;  // of the group's first parameter in the memory
 
   for (size_t g = 0; g < groups.size(); ++g) {
-    const py::tuple group = groups[g];
-    const py::list params = group[0];
-    const py::tuple keys = group[2];
-    const bool counted = group[3].cast<bool>();
-    const Group numbers = read_group(group);
-    scratch.plan.begin_group(numbers);
-    if (static_cast<int>(keys.size()) != rules()[static_cast<size_t>(numbers.rule)].states) {
-      throw py::value_error("keys: wrong number of states for the rule");
-    }
-    const size_t size = params.size();
+    GroupView group(groups[g].cast<py::tuple>());
+    group.numbers.scalars.seed = request.seed;
+    group.numbers.scalars.draw = request.draw;
+    scratch->plan.begin_group(group.numbers);
+    const size_t size = group.params.size();
     if (memory.entries.size() < place + size) memory.entries.resize(place + size);
     Memory::Entry* const entries = memory.entries.data() + place;
     place += size;
-    const size_t before = scratch.gradients.size();
+    const size_t before = scratch->gradients.size();
 
-    Operands operands(reader, state.ptr(), state_unchanged, keys.ptr(), counted);
-    for (size_t i = 0; i < std::min(size, params.size()); ++i) {
-      PyObject* const parameter = PyList_GET_ITEM(params.ptr(), static_cast<Py_ssize_t>(i));
+    for (size_t i = 0; i < std::min(size, group.params.size()); ++i) {
+      const auto at = [&](size_t index) { return PyList_GET_ITEM(group.params.ptr(), static_cast<Py_ssize_t>(index)); };
       constexpr size_t ahead = 4;
-      if (i + ahead < size)
-        prefetch(PyList_GET_ITEM(params.ptr(), static_cast<Py_ssize_t>(i + ahead)), entries[i + ahead]);
-      const Found found = operands.read(parameter, entries[i]);
+      if (i + ahead < size) prefetch(at(i + ahead), entries[i + ahead]);
+      const Found found = gatherer.read(group, at(i), entries[i]);
       if (found == Found::nothing) continue;
       if (found == Found::uncovered) {
         trouble.uncovered.append(g);
@@ -204,37 +123,73 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
         (found == Found::repair ? trouble.repair : trouble.invalid).append(py::make_tuple(g, i));
         continue;
       }
-      double t = 2;
-      if (counted) {
-        t = operands.step.read() + 1;
-        scratch.counts.push_back({operands.step, t});
-      } else if (!fresh.empty() && fresh.contains(py::make_tuple(g, i))) {
-        t = 1;
+      double t = contains(request.first_steps, g, i) ? 1 : 2;
+      if (group.counted) {
+        t = gatherer.step.read() + 1;
+        scratch->counts.push_back({gatherer.step, t});
       }
-      scratch.plan.add(operands.views, operands.count, t);
-      scratch.gradients.push_back(operands.take_gradient());
+      scratch->plan.add(gatherer.operands, t, contains(request.first_averages, g, i));
+      scratch->gradients.push_back(std::move(gatherer.gradient));
     }
-    if (scratch.gradients.size() - before == size) {
-      updated.append(params);
-    } else {
-      updated.append(with_gradient(params));
-    }
+    const bool all = scratch->gradients.size() - before == size;
+    updated.append(all ? group.params : with_gradient(group.params));
   }
   memory.state_version = version_of(state.ptr());
+  if (!trouble.uncovered.empty() || !trouble.repair.empty() || !trouble.invalid.empty()) return py::cast(trouble);
+  if (request.dry) return updated;
 
-  const bool ready = trouble.uncovered.empty() && trouble.repair.empty() && trouble.invalid.empty();
-  if (ready && !dry) {
-    for (const Counted& counted : scratch.counts) counted.count.write(counted.t);
-    if (scratch.plan.elements() > release_gil_above) {
-      py::gil_scoped_release release;
-      scratch.plan.run(isa());
+  Clip* const clip = request.clip.is_none() ? nullptr : request.clip.cast<Clip*>();
+  without_gil(scratch->plan.elements(), [&] {
+    if (clip != nullptr) {
+      clip->measure(scratch->plan.square_sum(isa()));
+      if (clip->skipped) return;
+      scratch->plan.scale_gradients(clip->coefficient);
+    }
+    for (const Counted& counted : scratch->counts) counted.count.write(counted.t);
+    scratch->plan.run(isa());
+  });
+  return clip != nullptr && clip->skipped ? py::list() : updated;
+}
+
+void quantise_state(Reader& reader, py::handle values, py::handle codes, py::handle scales, bool nonnegative,
+                    bool back) {
+  TensorView v, c, s;
+  const bool fit = reader.read(values.ptr(), v) && reader.read(codes.ptr(), c) && reader.read(scales.ptr(), s) &&
+                   v.dtype == Dtype::f32 && c.dtype == Dtype::u8 && s.dtype == Dtype::f32 && is_dense(v) &&
+                   same_shape(v, c) && std::equal(v.stride, v.stride + v.dims, c.stride) && is_dense(s) &&
+                   s.count() * quantised_block >= v.count() && (v.count() == 0 || (v.data && c.data && s.data));
+  if (!fit) throw py::value_error("values, codes, scales: wrong types or layouts");
+  auto* const value = static_cast<float*>(v.data);
+  auto* const code = static_cast<uint8_t*>(c.data);
+  auto* const scale = static_cast<float*>(s.data);
+  for (int64_t at = 0, block = 0; at < v.count(); at += quantised_block, ++block) {
+    const int64_t n = std::min(quantised_block, v.count() - at);
+    if (back) {
+      dequantise(code + at, n, scale[block], nonnegative, value + at);
     } else {
-      scratch.plan.run(isa());
+      scale[block] = quantise(value + at, n, nonnegative, code + at);
     }
   }
-  scratch.clear();
-  kept = std::move(scratch);
-  return ready ? py::object(updated) : py::cast(trouble);
+}
+
+double square_sum(Reader& reader, const py::list& params) {
+  Borrowed scratch;
+  reader.clear();
+  scratch->plan.begin_group({});
+  for (const py::handle parameter : params) {
+    py::object gradient = py::reinterpret_steal<py::object>(reader.gradient(parameter.ptr()));
+    Operands operands;
+    TensorView& view = operands.view[grad];
+    if (gradient.is_none() || !reader.read(gradient.ptr(), view) || view.data == nullptr) continue;
+    if (!is_floating(view)) continue;
+    operands.view[param] = view;
+    operands.has[param] = operands.has[grad] = true;
+    scratch->plan.add(operands, 1, false);
+    scratch->gradients.push_back(std::move(gradient));
+  }
+  double sum = 0;
+  without_gil(scratch->plan.elements(), [&] { sum = scratch->plan.square_sum(isa()); });
+  return sum;
 }
 
 }  // namespace onepass

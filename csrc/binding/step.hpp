@@ -3,8 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
-#include "handles.hpp"
-#include "reader.hpp"
+#include "gather.hpp"
 
 namespace onepass {
 
@@ -15,12 +14,37 @@ struct Trouble {
   pybind11::list invalid;    // pairs whose parameter and gradient do not fit together or have no memory
 };
 
-// Does one step for all groups. Each group is a tuple (params, rule, keys, counted, numbers): the list of parameters,
-// the number of the rule, the names of its states in `state[parameter]`, whether there is a "step" beside them, and
-// (scale, coupled, shrink, subgradient, l1_decay, hyper-parameters of the rule...). `fresh` lists the pairs without a
-// "step" for which this is the first step. Returns the updated parameters of each group, or a Trouble. A dry step only
-// looks: it writes nothing in either case.
+// Clipping by the global norm, and what came of it.
+struct Clip {
+  double max_norm;      // infinity: only measure
+  bool skip_nonfinite;  // do nothing if the norm is not finite
+  double unscale;       // the factor that the gradients still lack
+  double norm = 0;
+  double coefficient = 1;
+  bool skipped = false;
+
+  // Takes the sum of squares of the gradients as they are in memory.
+  void measure(double square_sum);
+};
+
+// What a step is about, apart from the groups.
+struct Request {
+  bool dry;                      // only look: write nothing in any case
+  pybind11::object clip;         // a Clip or None
+  pybind11::set first_steps;     // pairs that keep no "step" and whose first step this is
+  pybind11::set first_averages;  // pairs whose average starts
+  uint64_t seed, draw;           // of stochastic rounding
+};
+
+// Does one step for all groups. Returns the updated parameters of each group, or a Trouble.
 pybind11::object step(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state,
-                      const pybind11::set& fresh, bool dry);
+                      const Request& request);
+
+// Writes `values` (float32) in 8 bits into `codes` and `scales`, or back. The memory of values and codes runs in step.
+void quantise_state(Reader& reader, pybind11::handle values, pybind11::handle codes, pybind11::handle scales,
+                    bool nonnegative, bool back);
+
+// The sum of the squared gradients of all parameters that the kernels can read.
+double square_sum(Reader& reader, const pybind11::list& params);
 
 }  // namespace onepass

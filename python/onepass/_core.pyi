@@ -6,12 +6,14 @@ from typing import Any
 import torch
 
 version: str
+compiler: str
+"""Name and version of the compiler that built it."""
 
 class Reader:
     """Reads address, dtype and strides of tensors, for `step`.
 
     `tensor_types`: `torch.Tensor` and the subclasses known to be plain. `is_plain(type)` decides of others.
-    `dtypes`: float32, float64, bfloat16, float16 of torch, in this order.
+    `dtypes`: float32, float64, bfloat16, float16, int16, uint8 of torch, in this order.
     """
 
     def __init__(
@@ -41,20 +43,44 @@ class Trouble:
     def invalid(self) -> list[tuple[int, int]]:
         """Parameters that do not fit their gradient or have no memory."""
 
+class Clip:
+    """A request to measure the global gradient norm, and to clip by it; and what came of it.
+
+    `unscale` is the factor that the gradients in memory still lack.
+    """
+
+    def __init__(self, max_norm: float, skip_nonfinite: bool, unscale: float) -> None: ...
+    def measure(self, square_sum: float) -> None:
+        """Take the sum of the squared gradients as they are in memory."""
+    @property
+    def norm(self) -> float: ...
+    @property
+    def coefficient(self) -> float: ...
+    @property
+    def skipped(self) -> bool: ...
+
 def step(
     reader: Reader,
     memory: Memory,
     groups: list[tuple[Any, ...]],
     state: dict[torch.Tensor, Any],
-    fresh: set[tuple[int, int]],
     dry: bool,
+    clip: Clip | None,
+    first_steps: set[tuple[int, int]],
+    first_averages: set[tuple[int, int]],
+    seed: int,
+    draw: int,
 ) -> list[list[torch.Tensor]] | Trouble:
     """Do one step for all groups; return the updated parameters of each group.
 
-    A group is `(params, rule, keys, counted, numbers)`: the list of parameters, the rule's number, the names
-    of its states in `state[parameter]`, whether a "step" is kept beside them, and the numbers
-    `(scale, coupled, shrink, subgradient, l1_decay, *hyper)` (csrc/segment.hpp, csrc/rules.hpp). `fresh` holds
-    the uncounted parameters for which this is the first step. A `dry` step only looks: it writes nothing.
+    A group is `(params, rule, keys, counted, numbers, extras)`: the list of parameters, the rule's number, the
+    names of its states in `state[parameter]`, whether a "step" is kept beside them, the numbers `(scale, clamp,
+    coupled, subgradient, shrink, l1_decay, ema_weight, stochastic, *hyper)` (csrc/segment.hpp, csrc/rules.hpp),
+    and `(names of the scales of 8-bit states, name of the average or None, name of the master or None)`.
+
+    A `dry` step only looks: it writes nothing. `first_steps` holds the uncounted parameters for which this is the
+    first step, `first_averages` those whose average starts. `seed` and `draw`, the number of the step, choose the
+    random numbers of stochastic rounding.
     """
 
 class Stream:
@@ -67,6 +93,23 @@ class Stream:
     def __init__(self, reader: Reader, tensors: list[tuple[torch.Tensor, ...]]) -> None: ...
     def run(self) -> None:
         """Do it once, with the threads that a step would use."""
+def square_sum(reader: Reader, params: list[torch.Tensor]) -> float:
+    """Return the sum of the squared gradients of all parameters that the kernels can read."""
+
+def quantise(
+    reader: Reader,
+    values: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    nonnegative: bool,
+    back: bool,
+) -> None:
+    """Write float32 `values` in 8 bits into `codes` and `scales`, or `back`."""
+
+def use_huge_pages(address: int, bytes: int) -> None:
+    """Ask for 2 MiB pages in memory that has not been touched yet."""
+
+quantised_block: int
 
 def rules() -> dict[str, int]:
     """Return the number of each update rule by its name."""

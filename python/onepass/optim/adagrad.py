@@ -86,6 +86,13 @@ class Adagrad(OnePass, torch.optim.Adagrad):
             fused=fused,
         )
 
+        for group in self.param_groups:
+            if (
+                options.DEFAULTS.keys() & group.keys()
+            ):  # the state that torch has made may not be what they ask for
+                for p in group["params"]:
+                    del self.state[p]
+
     def check(self, group: Group) -> None:
         """Raise ValueError for a hyper-parameter out of range."""
         names = ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,11 +16,15 @@ from torch.optim.optimizer import (
 )
 
 from onepass import _core
-from onepass.optim import options, states
+from onepass.optim import options, scheduled, states
 from onepass.optim.fallback import torch_step
 from onepass.optim.reading import READER
+from onepass.optim.report import Report, nonfinite_names
 
 Group = dict[str, Any]
+_NONE: set[tuple[int, int]] = set()
+_NO_EXTRAS = states.Extras()
+_APPLIED: tuple[bool, None, None, list[str]] = (True, None, None, [])
 
 
 class Rule(NamedTuple):
@@ -42,6 +48,8 @@ class OnePass(Optimizer):
     """The states that every parameter of this optimizer has once it has stepped."""
     state_keys: ClassVar[tuple[str, ...]] = ()
     """All states of the shape of the parameter."""
+    on_schedule_mismatch: str = "error"
+    """What `load_state_dict` does where the checkpoint has another schedule: "error", "keep" ours, "checkpoint"."""
 
     def rule(self, group: Group) -> tuple[Rule, tuple[float, ...]]:
         """Return the rule of a group and its hyper-parameters after lr, in the rule's order."""
@@ -59,18 +67,33 @@ class OnePass(Optimizer):
         self, base: type[Optimizer], params: ParamsT, own: Mapping[str, Any], **arguments: Any
     ) -> None:
         """Construct: `arguments` are those of the torch class `base`, `own` the options that it does not have."""
+        numbers, schedules = scheduled.split({**arguments, **own}, 0)
+        arguments = {name: numbers[name] for name in arguments}
         self.check(arguments)
-        self._given = options.given(own)
-        self._memory = _core.Memory()
+        self._given = options.given({name: numbers[name] for name in own})
+        if schedules:
+            self._given[scheduled.KEY] = schedules
+        self._forget()
         base.__init__(self, params, **arguments)
+        if self.defaults.get("max_grad_norm") is not None:
+            self._step_supports_amp_scaling = True
+
+    def _forget(self) -> None:
+        """Start without a history: of addresses, of steps."""
+        self._memory = _core.Memory()
+        self._schedules = scheduled.Schedules()
+        self._applied = self._skipped = 0
+        self._last: tuple[bool, float | None, float | None, list[str]] = (False, None, None, [])
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a parameter group, as `torch.optim.Optimizer.add_param_group`, with its values checked."""
         if isinstance(param_group, dict):
             self.defaults.update(self.__dict__.pop("_given", {}))
+            scheduled.enter(param_group, self.defaults, self._applied)
             group = {**self.defaults, **param_group}
             self.check(group)
             options.check(group)
+            options.check_whole(group, self.defaults)
         super().add_param_group(param_group)
 
     @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
@@ -109,27 +132,100 @@ class OnePass(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         own = self.__dict__
-        if "found_inf" in own and own["found_inf"] is not None and float(own["found_inf"]) > 0:
+        found_inf = own.get("found_inf")
+        if found_inf is not None and float(found_inf) > 0:
+            self._skip(None)
             return loss
         grad_scale = own.get("grad_scale")
-        updated = self._update(1.0 if grad_scale is None else 1.0 / float(grad_scale))
+        unscale = 1.0 if grad_scale is None else 1.0 / float(grad_scale)
+        clip = self._clip(unscale)
+        updated = self._update(unscale, clip)
+        if clip is not None and clip.skipped:
+            self._skip(clip)
+            return loss
         for params in updated:
             torch._C._increment_version(params)
+        self._applied += 1
+        for group in self.param_groups:
+            if scheduled.KEY in group:
+                self._schedules.write(group, self._applied)
+            elif group.get("rounding") == "stochastic":
+                group[scheduled.COUNT] = self._applied
+        if clip is not None:
+            bad = [] if math.isfinite(clip.norm) else nonfinite_names(self.param_groups)
+            self._last = (True, clip.norm, clip.coefficient, bad)
+        elif self._last is not _APPLIED:
+            self._last = _APPLIED
         return loss
 
-    def _update(self, unscale: float) -> list[list[torch.Tensor]]:
+    def _skip(self, clip: _core.Clip | None) -> None:
+        self._skipped += 1
+        norm = None if clip is None else clip.norm
+        self._last = (False, norm, None, nonfinite_names(self.param_groups))
+
+    @property
+    def report(self) -> Report:
+        """What the last step did."""
+        applied, norm, coefficient, nonfinite = self._last
+        return Report(applied, norm, coefficient, self._applied, self._skipped, list(nonfinite))
+
+    def _clip(self, unscale: float) -> _core.Clip | None:
+        """Return the request to measure the global norm, if an option needs it."""
+        first = self.param_groups[0] if self.param_groups else {}
+        largest = first.get("max_grad_norm")
+        skip = first.get("skip_nonfinite", False)
+        if largest is None and not skip:
+            return None
+        return _core.Clip(math.inf if largest is None else float(largest), bool(skip), unscale)
+
+    def _update(self, unscale: float, clip: _core.Clip | None) -> list[list[torch.Tensor]]:
         """Step all groups; return the parameters that the kernels have changed."""
         groups = self.param_groups
-        work = [self._work(group, unscale) for group in groups]
+        for i, group in enumerate(groups):
+            if scheduled.KEY in group:
+                scheduled.refuse_scheduler(group, i)
+        try:
+            work = [self._work(group, unscale) for group in groups]
+        except TypeError:  # perhaps a schedule has been put into a group since
+            for group in groups:
+                scheduled.enter(group, {}, self._applied)
+            work = [self._work(group, unscale) for group in groups]
         foreign = {i for i, group in enumerate(groups) if group["differentiable"]}
         if not foreign:
-            done = _core.step(READER, self._memory, work, self.state, _NONE_FRESH, False)
+            done = self._run(work, clip)
             if type(done) is list:
                 return done
-        return self._update_with_care(work, foreign, unscale)
+        return self._update_with_care(work, foreign, unscale, clip)
+
+    def _run(
+        self,
+        work: list[tuple[Any, ...]],
+        clip: _core.Clip | None,
+        *,
+        dry: bool = False,
+        first_steps: set[tuple[int, int]] = _NONE,
+        first_averages: set[tuple[int, int]] = _NONE,
+    ) -> list[list[torch.Tensor]] | _core.Trouble:
+        seed = self.defaults.get("seed", 0)
+        return _core.step(
+            READER,
+            self._memory,
+            work,
+            self.state,
+            dry,
+            clip,
+            first_steps,
+            first_averages,
+            seed,
+            self._applied,
+        )
 
     def _update_with_care(
-        self, work: list[tuple[Any, ...]], foreign: set[int], unscale: float
+        self,
+        work: list[tuple[Any, ...]],
+        foreign: set[int],
+        unscale: float,
+        clip: _core.Clip | None,
     ) -> list[list[torch.Tensor]]:
         """Step when some groups are not for the kernels or some states are missing.
 
@@ -140,24 +236,33 @@ class OnePass(Optimizer):
         while True:
             for i in foreign:
                 work[i] = ([], *work[i][1:])
-            found = _core.step(READER, self._memory, work, self.state, _NONE_FRESH, True)
-            if isinstance(found, list):
-                broken = []
-                break
-            broken = found.repair
-            if not found.uncovered:
-                for g, i in found.invalid:
-                    states.refuse(groups, g, i)
+            found = self._run(work, None, dry=True)
+            if isinstance(found, list) or not found.uncovered:
                 break
             foreign.update(found.uncovered)
+        broken = []
+        if not isinstance(found, list):
+            broken = found.repair
+            for g, i in found.invalid:
+                states.refuse(groups, g, i)
         for g, i in broken:
-            states.diagnose(self, groups, g, i, work[g][2])
-        for g in foreign:
+            states.diagnose(self, groups, g, i)
+        for g in sorted(foreign):
             options.refuse(groups[g], g)
+        if clip is not None:
+            clip.measure(_core.square_sum(READER, [p for group in groups for p in group["params"]]))
+            if clip.skipped:
+                return []
 
         torch_step(self, [groups[g] for g in sorted(foreign)], unscale)
-        fresh = {(g, i) for g, i in broken if states.complete(self, groups[g], i, work[g][2])}
-        done = _core.step(READER, self._memory, work, self.state, fresh, False)
+        first_steps, first_averages = set(), set()
+        for g, i in broken:
+            first = states.complete(self, groups[g], i, work[g][2], work[g][5])
+            if first.step:
+                first_steps.add((g, i))
+            if first.average:
+                first_averages.add((g, i))
+        done = self._run(work, clip, first_steps=first_steps, first_averages=first_averages)
         if not isinstance(done, list):
             message = (
                 f"onepass could not make the state of {states.name_of(groups, *done.repair[0])}"
@@ -171,41 +276,98 @@ class OnePass(Optimizer):
         lr = float(group["lr"])
         decay = float(group["weight_decay"])
         decoupled = group.get("decoupled_weight_decay", False)
-        l1 = group.get("l1_decay", 0.0)
-        proximal = group.get("l1_mode", "proximal") == "proximal"
+        get = group.get
+        l1 = get("l1_decay", 0.0)
+        proximal = get("l1_mode", "proximal") == "proximal"
+        clamp, average = get("max_grad_value"), get("ema_decay")
         numbers = (
             -unscale if group["maximize"] else unscale,
+            math.inf if clamp is None else clamp,
             0.0 if decoupled else decay,
-            1.0 - lr * decay if decoupled else 1.0,
             0.0 if proximal else l1,
+            1.0 - lr * decay if decoupled else 1.0,
             l1 if proximal else 0.0,
+            0.0 if average is None else 1.0 - average,
+            get("rounding") == "stochastic",
             lr,
             *hyper,
         )
-        return group["params"], number, keys, self.counted, numbers
+        extras = _NO_EXTRAS
+        quantised, mastered = get("state_dtype") == "8bit", get("master_weights", False)
+        if quantised or mastered or average is not None:
+            extras = states.Extras(
+                scales=tuple(map(states.scale_key, keys)) if quantised else (),
+                ema=None if average is None else states.EMA,
+                master=states.MASTER if mastered else None,
+            )
+            keys = tuple(map(states.code_key, keys)) if quantised else keys
+        return group["params"], number, keys, self.counted, numbers, extras
+
+    @contextmanager
+    def ema_weights(self) -> Iterator[None]:
+        """Put the averages of the weights (`ema_decay`) in their place, and the weights back at the end.
+
+        Parameters without an average stay as they are. Needs memory for a copy of the weights.
+
+        Example:
+            >>> import torch, onepass
+            >>> model = torch.nn.Linear(2, 1)
+            >>> optimizer = onepass.AdamW(model.parameters(), ema_decay=0.999)
+            >>> model(torch.ones(1, 2)).sum().backward()
+            >>> optimizer.step()
+            >>> with optimizer.ema_weights():
+            ...     loss = model(torch.ones(1, 2))
+        """
+        averaged = [
+            p
+            for group in self.param_groups
+            for p in group["params"]
+            if "ema" in self.state.get(p, {})
+        ]
+        with torch.no_grad():
+            weights = [p.detach().clone() for p in averaged]
+            for p in averaged:
+                p.copy_(self.state[p][states.EMA])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for p, weight in zip(averaged, weights, strict=True):
+                    p.copy_(weight)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this class or of torch's class of the same name.
 
-        Options that the checkpoint does not hold stay as they are.
+        Options that the checkpoint does not hold stay as they are, and so does a schedule where the checkpoint
+        has a plain number.
 
         Raises:
-            ValueError: A state does not have the shape of its parameter, or only some of the states are there.
+            ValueError: A state does not have the shape of its parameter, only some of the states are there, or
+                a schedule is not that of the checkpoint and `on_schedule_mismatch` is "error".
         """
         saved = state_dict["param_groups"]
         states.check_loaded(self, state_dict)
         if len(saved) == len(self.param_groups):
-            kept = [{k: g[k] for k in options.DEFAULTS if k in g} for g in self.param_groups]
-            saved = [{**own, **group} for own, group in zip(kept, saved, strict=True)]
+            pairs = list(zip(self.param_groups, saved, strict=True))
+            kept = [{k: own[k] for k in options.DEFAULTS if k in own} for own, _ in pairs]
+            merged = [
+                scheduled.merge(own, group, self.on_schedule_mismatch, i)
+                for i, (own, group) in enumerate(pairs)
+            ]
+            saved = [{**options_, **group} for options_, group in zip(kept, merged, strict=True)]
         super().load_state_dict({**state_dict, "param_groups": saved})
+        states.restore_dtypes(self, state_dict)
+        for group in self.param_groups:
+            if scheduled.KEY in group:
+                self._schedules.write(group, self._applied)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take in the state of a pickled or loaded optimizer."""
         super().__setstate__(state)
-        self._memory = _core.Memory()
-        if self.defaults.get("fused"):
+        self._forget()
+        self._applied = states.steps_applied(self)
+        if self.defaults.get("fused") or self.defaults.get("max_grad_norm") is not None:
             self._step_supports_amp_scaling = True
 
 
-_NONE_FRESH: set[tuple[int, int]] = set()
 _hooked_step = Optimizer.profile_hook_step(OnePass._step)

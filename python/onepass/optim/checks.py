@@ -22,6 +22,20 @@ def at_least(lower: float, **values: Any) -> None:
             _fail(name, value, f">= {lower:g}")
 
 
+def above(lower: float, **values: Any) -> None:
+    """Check `lower < value`."""
+    for name, value in values.items():
+        if not lower < value:
+            _fail(name, value, f"> {lower:g}")
+
+
+def below(upper: float, *, inclusive: bool = False, **values: Any) -> None:
+    """Check `value < upper`, or `value <= upper`."""
+    for name, value in values.items():
+        if not (value < upper or (inclusive and value == upper)):
+            _fail(name, value, f"{'<=' if inclusive else '<'} {upper:g}")
+
+
 def betas_in_range(betas: Sequence[Any]) -> None:
     """Check `0 <= beta < 1` for both of Adam's betas."""
     for index in (0, 1):
@@ -29,8 +43,8 @@ def betas_in_range(betas: Sequence[Any]) -> None:
             _fail(f"betas[{index}]", betas[index], "in [0, 1)")
 
 
-def one_of(allowed: Sequence[str], **values: Any) -> None:
-    """Check that a value is one of a few strings."""
+def one_of(allowed: Sequence[Any], **values: Any) -> None:
+    """Check that a value is one of a few."""
     for name, value in values.items():
         if value not in allowed:
             _fail(name, repr(value), "one of " + ", ".join(map(repr, allowed)))

@@ -8,7 +8,7 @@ import torch
 
 from onepass import _core
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int16, torch.uint8)
 
 
 def is_plain(kind: type) -> bool:

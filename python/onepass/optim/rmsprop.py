@@ -61,7 +61,8 @@ class RMSprop(OnePass, torch.optim.RMSprop):
         With Recurrent Neural Networks, 2013, eq. 38 to 45.
 
     Difference from torch:
-        :math:`v_t - a_t^2` is at least 0: rounding can leave it just below, where torch's result is NaN.
+        :math:`v_t - a_t^2` is at least 0: rounding can leave it just below, where torch's result is NaN. With
+        ``state_dtype="8bit"`` it is at least :math:`v_t / 16`, since both terms are rounded.
     """
 
     core_keys = ("square_avg",)
@@ -120,4 +121,5 @@ class RMSprop(OnePass, torch.optim.RMSprop):
     def rule(self, group: Group) -> tuple[Rule, tuple[Any, ...]]:
         """Return the rule of a group and its hyper-parameters."""
         chosen = _RULES[bool(group["centered"]), group["momentum"] > 0]
-        return chosen, (group["alpha"], group["eps"], group["momentum"])
+        trusted = 1 / 16 if group.get("state_dtype") == "8bit" else 0.0
+        return chosen, (group["alpha"], group["eps"], group["momentum"], trusted)

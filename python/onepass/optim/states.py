@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+
+from onepass import _core
+from onepass.optim.reading import READER
+from onepass.optim.scheduled import COUNT
 
 if TYPE_CHECKING:
     from onepass.optim.base import Group, OnePass
 
+EMA, MASTER = "ema", "master"
 _READABLE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_NONNEGATIVE = ("exp_avg_sq", "max_exp_avg_sq", "sum", "square_avg")
+_HUGE = 4 << 20  # bytes from which a state asks for 2 MiB pages
+
+
+class Extras(NamedTuple):
+    """Names of what a group keeps beyond the states of its rule."""
+
+    scales: tuple[str, ...] = ()
+    ema: str | None = None
+    master: str | None = None
+
+
+class First(NamedTuple):
+    """What completing the state of a parameter has started."""
+
+    step: bool
+    average: bool
+
+
+def code_key(key: str) -> str:
+    """Return the name of the bytes of an 8-bit state."""
+    return f"{key}_code"
+
+
+def scale_key(key: str) -> str:
+    """Return the name of the block scales of an 8-bit state."""
+    return f"{key}_scale"
 
 
 def name_of(groups: list[Group], g: int, i: int) -> str:
@@ -22,36 +55,32 @@ def name_of(groups: list[Group], g: int, i: int) -> str:
 def refuse(groups: list[Group], g: int, i: int) -> None:
     """Raise for a parameter whose gradient does not fit it, or without memory."""
     p = groups[g]["params"][i]
-    grad = p.grad
-    if grad.shape != p.shape:
-        problem = f"has shape {tuple(p.shape)}, its gradient {tuple(grad.shape)}"
+    if p.grad.shape != p.shape:
+        problem = f"has shape {tuple(p.shape)}, its gradient {tuple(p.grad.shape)}"
     else:
         problem = "or its gradient has no memory: its storage was resized to 0"
     message = f"{name_of(groups, g, i)} {problem}; nothing was updated"
     raise RuntimeError(message)
 
 
-def diagnose(
-    optimizer: OnePass, groups: list[Group], g: int, i: int, keys: tuple[str, ...]
-) -> None:
+def diagnose(optimizer: OnePass, groups: list[Group], g: int, i: int) -> None:
     """Raise if the state of a parameter cannot be completed or converted."""
     p = groups[g]["params"][i]
-    state = optimizer.state.get(p, {})
-    problem = _problem(state, p, optimizer.core_keys, keys, optimizer.counted)
+    problem = _problem(optimizer, optimizer.state.get(p, {}), p)
     if problem:
         message = f"state of {name_of(groups, g, i)}: {problem}; nothing was updated"
         raise RuntimeError(message)
 
 
-def _problem(
-    state: Any, p: torch.Tensor, core: tuple[str, ...], keys: tuple[str, ...], counted: bool
-) -> str | None:
+def _problem(optimizer: OnePass, state: Any, p: torch.Tensor) -> str | None:
     if not isinstance(state, dict):
         return f"must be a dict, got {type(state).__name__}"
-    missing = [key for key in core if state.get(key) is None]
+    core = optimizer.core_keys
+    missing = [key for key in core if state.get(key) is None and state.get(code_key(key)) is None]
     if missing and len(missing) < len(core):
         return f"{missing[0]!r} is missing"
-    for key in keys:
+    shaped = [*optimizer.state_keys, *map(code_key, optimizer.state_keys), EMA, MASTER]
+    for key in shaped:
         value = state.get(key)
         if value is None:
             continue
@@ -59,74 +88,161 @@ def _problem(
             return f"{key!r} must be a tensor, got {type(value).__name__}"
         if value.shape != p.shape:
             return f"{key!r} has shape {tuple(value.shape)}, the parameter {tuple(p.shape)}"
-        if value.dtype not in _READABLE:
+        if key in optimizer.state_keys and value.dtype not in _READABLE:
             return f"{key!r} must be float32, float64, bfloat16 or float16, got {value.dtype}"
-        if value.numel() and value.device.type == "cpu" and value.untyped_storage().size() == 0:
+        plain = type(value) is torch.Tensor and value.device.type == "cpu"
+        if plain and value.numel() and value.untyped_storage().size() == 0:
             return f"{key!r} has no memory: its storage was resized to 0"
     step = state.get("step")
-    if counted and step is not None:
+    if optimizer.counted and step is not None:
         size = step.numel() if isinstance(step, torch.Tensor) else 1
         if size != 1:
             return f"'step' must hold one number, got {size}"
     return None
 
 
-def complete(optimizer: OnePass, group: Group, i: int, keys: tuple[str, ...]) -> bool:
-    """Make the states that are missing and convert those that the kernels cannot read.
-
-    Returns:
-        Whether this was the parameter's first step.
-    """
+def complete(
+    optimizer: OnePass, group: Group, i: int, keys: Iterable[str], extras: Extras
+) -> First:
+    """Make the states that are missing and convert those that the kernels cannot read."""
     p = group["params"][i]
     state = optimizer.state[p]
-    first = any(state.get(key) is None for key in optimizer.core_keys)
+    core = optimizer.core_keys
+    first = First(
+        step=all(state.get(key) is None and state.get(code_key(key)) is None for key in core),
+        average=extras.ema is not None and state.get(EMA) is None,
+    )
     with torch.no_grad():
-        step = state.get("step")
-        if optimizer.counted and not (
-            isinstance(step, torch.Tensor)
-            and step.device.type == "cpu"
-            and step.dtype in (torch.float32, torch.float64)
-        ):
-            wide = torch.get_default_dtype() == torch.float64  # as torch chooses
-            state["step"] = torch.tensor(
-                float(step or 0.0), dtype=torch.float64 if wide else torch.float32
-            )
+        if optimizer.counted:
+            _complete_step(state)
         for key in keys:
-            if state.get(key) is None:
-                state[key] = torch.full_like(
-                    p, optimizer.initial_value(key, group), memory_format=torch.preserve_format
-                )
+            if extras.scales:
+                _complete_quantised(state, key.removesuffix("_code"), p, optimizer, group)
             else:
-                state[key] = _own_memory(state[key], p)
+                _complete_float(state, key, p, optimizer, group)
+        if extras.ema:
+            _keep(state, EMA, p, torch.float32)
+        if extras.master and p.dtype in (torch.bfloat16, torch.float16):
+            _keep(state, MASTER, p, torch.int16 if p.dtype == torch.bfloat16 else torch.float32)
     return first
+
+
+def _complete_step(state: dict[str, Any]) -> None:
+    step = state.get("step")
+    floating = isinstance(step, torch.Tensor) and step.dtype in (torch.float32, torch.float64)
+    if not floating or step.device.type != "cpu":  # type: ignore[union-attr]
+        wide = torch.get_default_dtype() == torch.float64  # as torch chooses
+        dtype = torch.float64 if wide else torch.float32
+        state["step"] = torch.tensor(float(step if step is not None else 0.0), dtype=dtype)
+
+
+def _complete_float(
+    state: dict[str, Any], key: str, p: torch.Tensor, optimizer: OnePass, group: Group
+) -> None:
+    codes = state.pop(code_key(key), None)
+    if state.get(key) is not None:
+        state[key] = _own_memory(state[key], p)
+    elif codes is not None:
+        values = torch.empty_like(codes, dtype=torch.float32)
+        scales = state.pop(scale_key(key))
+        _core.quantise(READER, values, codes, scales, key in _NONNEGATIVE, True)
+        state[key] = values.to(state_dtype(group, p))
+    else:
+        state[key] = _filled(p, state_dtype(group, p), optimizer.initial_value(key, group))
+
+
+def _complete_quantised(
+    state: dict[str, Any], key: str, p: torch.Tensor, optimizer: OnePass, group: Group
+) -> None:
+    code, scale = code_key(key), scale_key(key)
+    if state.get(code) is not None and state.get(scale) is not None:
+        state[code], state[scale] = _own_memory(state[code], p), state[scale].to("cpu").contiguous()
+        return
+    codes = torch.empty_like(p, dtype=torch.uint8, memory_format=torch.preserve_format)
+    values = torch.empty_like(codes, dtype=torch.float32)
+    known = state.pop(key, None)
+    if known is None:
+        values.fill_(optimizer.initial_value(key, group))
+    else:
+        values.copy_(known)
+    scales = torch.zeros(-(-p.numel() // _core.quantised_block))
+    _core.quantise(READER, values, codes, scales, key in _NONNEGATIVE, False)
+    state[code], state[scale] = codes, scales
+
+
+def state_dtype(group: Group, p: torch.Tensor) -> torch.dtype:
+    """Return the dtype of new states that are kept as floating-point numbers."""
+    chosen = group.get("state_dtype")
+    if isinstance(chosen, torch.dtype):
+        return chosen
+    low = p.dtype in (torch.bfloat16, torch.float16)
+    return torch.float32 if low and group.get("master_weights", False) else p.dtype
+
+
+def _keep(state: dict[str, Any], key: str, p: torch.Tensor, dtype: torch.dtype) -> None:
+    value = state.get(key)
+    if value is None or value.dtype != dtype:
+        state[key] = _filled(p, dtype, 0)
+    else:
+        state[key] = _own_memory(value, p)
+
+
+def _filled(p: torch.Tensor, dtype: torch.dtype, value: float) -> torch.Tensor:
+    """Return a tensor laid out as `p`; a large one on huge pages, which save up to half of a step's time."""
+    tensor = torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format)
+    size = tensor.numel() * tensor.element_size()
+    if size >= _HUGE and tensor.device.type == "cpu":
+        _core.use_huge_pages(tensor.data_ptr(), size)
+    return tensor.fill_(value)
 
 
 def _own_memory(value: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     """Return a state as the kernels can write it: on the parameter's device, one address per element."""
-    plain = torch.empty_like(p, dtype=value.dtype, memory_format=torch.preserve_format)
-    return value if _usable(value) else plain.copy_(value)
-
-
-def _usable(value: torch.Tensor) -> bool:
     strides = sorted(zip(value.stride(), value.shape, strict=True))
-    reach = 0
+    reach, overlaps = 0, False
     for stride, size in strides:
-        if size > 1 and stride <= reach:
-            return False
+        overlaps = overlaps or (size > 1 and stride <= reach)
         reach += (size - 1) * stride
-    return value.device.type == "cpu" and value.layout is torch.strided and not value.is_neg()
+    if value.device.type == "cpu" and not overlaps and not value.is_neg():
+        return value
+    return torch.empty_like(p, dtype=value.dtype, memory_format=torch.preserve_format).copy_(value)
+
+
+def steps_applied(optimizer: OnePass) -> int:
+    """Return how many steps the groups and states of an optimizer have seen, as far as they tell."""
+    counts = [group[COUNT] for group in optimizer.param_groups if COUNT in group]
+    if not counts:
+        own = [
+            optimizer.state.get(p, {}).get("step", 0)
+            for g in optimizer.param_groups
+            for p in g["params"]
+        ]
+        counts = [int(step) for step in own]
+    return max(counts, default=0)
 
 
 def check_loaded(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
     """Raise ValueError if a checkpoint's states are not those of the optimizer's parameters."""
     groups = optimizer.param_groups
     for g, (own, saved) in enumerate(zip(groups, state_dict["param_groups"], strict=False)):
-        for i, (p, key) in enumerate(zip(own["params"], saved["params"], strict=False)):
-            state = state_dict["state"].get(key)
-            if not state:
-                continue
-            tensors = {k: v for k, v in state.items() if k in optimizer.state_keys}
-            problem = _problem(tensors, p, optimizer.core_keys, tuple(tensors), counted=False)
+        for i, (p, number) in enumerate(zip(own["params"], saved["params"], strict=False)):
+            problem = _problem(optimizer, state_dict["state"].get(number, {}), p)
             if problem:
                 message = f"checkpoint does not fit {name_of(groups, g, i)}: {problem}; nothing was loaded"
                 raise ValueError(message)
+
+
+def restore_dtypes(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
+    """Put back what torch's `load_state_dict` has cast to the dtype of the parameter, and should not have."""
+    for own, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
+        for p, number in zip(own["params"], saved["params"], strict=True):
+            for key, value in state_dict["state"].get(number, {}).items():
+                if not isinstance(value, torch.Tensor) or key == "step":
+                    continue
+                if key in optimizer.state_keys:
+                    dtype = state_dtype(own, p) if value.dtype in _READABLE else value.dtype
+                elif key in (EMA, MASTER) or key.endswith(("_code", "_scale")):
+                    dtype = value.dtype
+                else:
+                    continue
+                optimizer.state[p][key] = value.detach().to(device=p.device, dtype=dtype, copy=True)

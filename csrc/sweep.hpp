@@ -1,0 +1,107 @@
+// The loop over elements, once for every rule and combination of storage types: read, scale, decay, rule, write.
+#pragma once
+
+#include <utility>
+
+#include "numeric.hpp"
+#include "rules.hpp"
+
+namespace onepass {
+namespace {  // internal linkage: see numeric.hpp
+
+// How a sweep reaches the elements of an operand.
+template <class T>
+struct Plain {
+  T* at;
+  explicit Plain(void* data, void* = nullptr) : at(static_cast<T*>(data)) {}
+  auto load(int64_t i) const { return widen(at[i]); }
+  template <class C>
+  void store(int64_t i, C x) const {
+    narrow(x, at[i]);
+  }
+};
+
+// A bf16 parameter and the 16 bits that it lacks of its float32.
+struct Split {
+  bf16* high;
+  int16_t* low;
+  Split(void* data, void* rest) : high(static_cast<bf16*>(data)), low(static_cast<int16_t*>(rest)) {}
+  float load(int64_t i) const { return join(high[i], low[i]); }
+  void store(int64_t i, float x) const { split(x, high[i], low[i]); }
+};
+
+template <template <class> class Rule, class C, class P, class G, class S, int... K>
+inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::integer_sequence<int, K...>) {
+  const Rule<C> rule(scalars.rule);
+  const C scale = static_cast<C>(scalars.scale);
+  const C coupled = static_cast<C>(scalars.coupled);
+  const C shrink = static_cast<C>(scalars.shrink);
+  const bool decay = scalars.coupled != 0;  // 0 * infinity must not reach the gradient
+
+  const P params(data[param], data[master]);
+  const Plain<G> grads(data[grad]);
+  [[maybe_unused]] const Plain<S> states[] = {Plain<S>(data[first_state + K])..., Plain<S>(nullptr)};
+#pragma GCC ivdep  // operands never overlap
+  for (int64_t i = 0; i < n; ++i) {
+    C p = params.load(i);
+    C g = scale * grads.load(i);
+    [[maybe_unused]] C state[] = {static_cast<C>(states[K].load(i))..., C{}};
+    g = decay ? g + coupled * p : g;
+    p = p * shrink;
+    rule(p, g, state[K]...);
+    (states[K].store(i, state[K]), ...);
+    params.store(i, p);
+  }
+}
+
+using Sweep = void (*)(void* const*, int64_t, const Scalars&);
+
+template <template <class> class Rule, class C, class P, class G, class S>
+void sweep(void* const* data, int64_t n, const Scalars& scalars) {
+  sweep<Rule, C, P, G, S>(data, n, scalars, std::make_integer_sequence<int, Rule<C>::states>{});
+}
+
+// A combination of storage types that has sweeps of its own: those, by rule.
+struct Combination {
+  Dtype param, grad, state;
+  bool split;
+  const Sweep* by_rule;
+};
+
+template <class C, class P, class G, class S, class List>
+struct Sweeps;
+template <class C, class P, class G, class S, template <class> class... Rule>
+struct Sweeps<C, P, G, S, RuleList<Rule...>> {
+  static constexpr Sweep table[] = {sweep<Rule, C, P, G, S>...};
+};
+
+template <class C, class P, class G, class S>
+constexpr const Sweep* sweeps = Sweeps<C, P, G, S, Rules>::table;
+
+constexpr Combination combinations[] = {
+    {Dtype::f32, Dtype::f32, Dtype::f32, false, sweeps<float, Plain<float>, float, float>},
+    {Dtype::f64, Dtype::f64, Dtype::f64, false, sweeps<double, Plain<double>, double, double>},
+    {Dtype::bf16, Dtype::bf16, Dtype::bf16, false, sweeps<float, Plain<bf16>, bf16, bf16>},
+    {Dtype::f16, Dtype::f16, Dtype::f16, false, sweeps<float, Plain<f16>, f16, f16>},
+    {Dtype::f32, Dtype::f32, Dtype::bf16, false, sweeps<float, Plain<float>, float, bf16>},
+    {Dtype::bf16, Dtype::bf16, Dtype::f32, false, sweeps<float, Plain<bf16>, bf16, float>},
+    {Dtype::bf16, Dtype::bf16, Dtype::f32, true, sweeps<float, Split, bf16, float>},
+    {Dtype::bf16, Dtype::bf16, Dtype::bf16, true, sweeps<float, Split, bf16, bf16>},
+};
+
+constexpr int64_t dtype_size[] = {4, 8, 2, 2, 2, 1};
+
+// The combination of a segment, or null.
+inline const Combination* combination_of(const Segment& segment) {
+  const bool split = segment.has(master) && segment.dtype[master] == Dtype::i16;
+  if (segment.has(master) && !split) return nullptr;
+  for (const Combination& c : combinations) {
+    bool fits = c.param == segment.dtype[param] && c.grad == segment.dtype[grad] && c.split == split;
+    for (int k = 0; k < segment.states; ++k) fits = fits && c.state == segment.dtype[first_state + k];
+    if (fits) return &c;
+  }
+  return nullptr;
+}
+
+}  // namespace
+}  // namespace onepass

@@ -1,0 +1,10 @@
+"""``python -m onepass``: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from onepass.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

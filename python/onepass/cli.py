@@ -1,0 +1,135 @@
+"""The command line: ``onepass demo``, ``onepass bench``, ``onepass info``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from onepass import __version__, _core
+from onepass.optim.reading import READER
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments after the program's name; None takes those of the process.
+
+    Returns:
+        The exit status: 0 for success, 1 where the demo's two libraries disagree, 2 where something is missing.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["bench"]:  # has a parser of its own, which also answers --help
+        status: int = importlib.import_module("onepass.bench").main(argv[1:])
+        return status
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "demo":
+        return _demo(arguments)
+    _print_info()
+    return 0
+
+
+def info() -> dict[str, str]:
+    """Return what `onepass info` prints: versions, and how a step will run in this process."""
+    return {
+        "onepass": __version__,
+        "torch": torch.__version__,
+        "Python": f"{platform.python_version()} ({platform.system()} {platform.machine()})",
+        "compiler": _core.compiler,
+        "instruction set": _instruction_set(),
+        "instruction sets available": ", ".join(
+            name for name, runs in _core.isas().items() if runs
+        ),
+        "threads": str(_core.available_threads()),
+        "CUDA": _cuda(),
+        "tensors read through": "DLPack exchange table" if READER.uses_dlpack else "attributes",
+        "OpenMP runtime": _openmp(),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="onepass",
+        description="Drop-in torch.optim optimizers that do the whole update in one pass over memory.",
+        epilog="'onepass COMMAND --help' shows the options of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"onepass {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    about = "train two small models with every optimizer, beside torch.optim"
+    demo = commands.add_parser(
+        "demo",
+        help=about,
+        description="Trains a CNN and an MLP on scikit-learn's handwritten digits with each optimizer, once with "
+        "torch.optim and once with onepass, from the same weights on the same batches. Prints a table of both "
+        "and saves a picture of the loss curves. Exit status 1 means that the two did not agree.",
+    )
+    demo.add_argument("--seed", type=_seed, default=0, help="of weights and batches (default: 0)")
+    demo.add_argument("--fast", action="store_true", help="train for 3 epochs instead of 10")
+    demo.add_argument(
+        "--picture",
+        type=Path,
+        default=Path("onepass-demo.png"),
+        metavar="FILE",
+        help="where the picture goes; the ending chooses the format (default: %(default)s)",
+    )
+
+    commands.add_parser(
+        "bench", help="measure this machine: every optimizer beside its peers", add_help=False
+    )
+    about = "print versions, instruction set, threads, CUDA, OpenMP runtime"
+    commands.add_parser("info", help=about, description=f"{about.capitalize()}.")
+    return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        message = f"must be a whole number from 0 to 2**63 - 1, not {text}"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    try:
+        demo = importlib.import_module("onepass.demo")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in {"matplotlib", "rich", "sklearn"}:
+            raise
+        print(f"onepass demo needs {package}: pip install 'onepass[demo]'", file=sys.stderr)
+        return 2
+    status: int = demo.run(seed=arguments.seed, fast=arguments.fast, picture_file=arguments.picture)
+    return status
+
+
+def _print_info() -> None:
+    lines = info()
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _instruction_set() -> str:
+    return f"{_core.isa()} (ONEPASS_CPU)" if os.environ.get("ONEPASS_CPU") else _core.isa()
+
+
+def _cuda() -> str:
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"not built in; torch finds {', '.join(devices) or 'no device'}"
+
+
+def _openmp() -> str:
+    """Return the paths of the OpenMP runtimes in this process: more than one means that threads fight."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return "unknown (this system does not list the libraries of a process)"
+    paths = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "/" in line}
+    runtimes = sorted(p for p in paths if Path(p).name.startswith(("libgomp", "libiomp", "libomp")))
+    return ", ".join(runtimes) or "none"

@@ -1,0 +1,42 @@
+"""What every test may rely on: fixed seeds, its own thread count, a header that says what is tested."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+import onepass
+from onepass import _core
+
+hypothesis.settings.register_profile(
+    "onepass",
+    deadline=None,  # no test is timed
+    derandomize=True,
+    max_examples=60,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "onepass"))
+
+
+def pytest_report_header() -> list[str]:
+    return [
+        f"onepass {onepass.__version__} ({onepass.__file__}), instruction set {_core.isa()}",
+        f"torch {torch.__version__}, numpy {np.__version__}, {torch.get_num_threads()} threads",
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> Iterator[None]:
+    """Give every test the same random numbers, and give back the thread count it has changed."""
+    threads = torch.get_num_threads()
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (clients' code may use the global generator)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,100 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from tests import reference
+from tests.cases import Case
+
+Optimizer = Any  # ours are compared with torch's, and both with classes that wrap them
+
+
+def parameters(
+    shapes: Iterable[Sequence[int]], dtype: torch.dtype = torch.float32
+) -> list[torch.nn.Parameter]:
+    """Return random parameters; the same after the same seed."""
+    return [
+        torch.nn.Parameter(torch.randn(tuple(shape), dtype=torch.float64).to(dtype))
+        for shape in shapes
+    ]
+
+
+def twin(params: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+    """Return copies of parameters (and gradients), laid out as they are."""
+    return copy.deepcopy(list(params))
+
+
+def gradients(*groups: Sequence[torch.nn.Parameter]) -> None:
+    """Give parameters random gradients, the same ones to every group."""
+    for same in zip(*groups, strict=True):
+        grad = torch.randn(same[0].shape, dtype=torch.float64).to(same[0].dtype)
+        for p in same:
+            p.grad = grad.clone()
+
+
+def state_of(optimizer: Optimizer, p: torch.Tensor) -> dict[str, Any]:
+    """Return a copy of a parameter's state in float64, for `reference.step`."""
+    return {
+        key: value.detach().to(torch.float64).clone()
+        if value.dim() or key != "step"
+        else float(value)
+        for key, value in optimizer.state.get(p, {}).items()
+    }
+
+
+def expected_step(
+    case: Case, optimizer: Optimizer, p: torch.nn.Parameter, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    """Return what the next step should make of a parameter: value, magnitude of its terms, state; all in float64."""
+    assert p.grad is not None
+    state = state_of(optimizer, p)
+    value, magnitude = reference.step(
+        case.name, {**case.hyper, **options}, p.detach().clone(), p.grad.clone(), state
+    )
+    return value, magnitude, state
+
+
+def assert_same(
+    ours: Optimizer,
+    theirs: Optimizer,
+    *,
+    rtol: float,
+    atol: float,
+) -> None:
+    """Assert that two optimizers hold the same parameters and states (names, shapes, dtypes, values)."""
+    for a, b in zip(ours.param_groups, theirs.param_groups, strict=True):
+        for i, (p, q) in enumerate(zip(a["params"], b["params"], strict=True)):
+            close(p, q, rtol, atol, f"parameter {i}")
+            s, t = ours.state.get(p, {}), theirs.state.get(q, {})
+            assert set(s) == set(t)
+            for key in s:
+                close(s[key], t[key], rtol, atol, f"{key} of parameter {i}")
+
+
+def close(actual: Any, expected: Any, rtol: float, atol: float, what: str) -> None:
+    """Assert that two tensors are close, with their name in the message."""
+    torch.testing.assert_close(
+        actual, expected, rtol=rtol, atol=atol, msg=lambda text: f"{what}: {text}"
+    )
+
+
+def run_python(
+    code: str, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, so that a crash or a hang is a failed test."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
