@@ -93,6 +93,7 @@ class Stream:
     def __init__(self, reader: Reader, tensors: list[tuple[torch.Tensor, ...]]) -> None: ...
     def run(self) -> None:
         """Do it once, with the threads that a step would use."""
+
 def square_sum(reader: Reader, params: list[torch.Tensor]) -> float:
     """Return the sum of the squared gradients of all parameters that the kernels can read."""
 

@@ -22,7 +22,7 @@ from onepass.bench.plan import Plan
 T = TypeVar("T")
 
 _QUICK_SECONDS = 30.0
-_QUICK_RESERVE = 8.0
+_QUICK_RESERVE = 9.0
 """Seconds to import torch, to let the last case finish, to draw and to write."""
 _QUICK_MODELS = "policy,small1000,mlp,resnet50"
 _QUICK_OPTIMIZERS = "Momentum,RMSprop,AdamW"
