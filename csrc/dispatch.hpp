@@ -13,6 +13,7 @@ struct Isa {
   bool (*supported)();
   UpdateKernel update;
   SquareSumKernel square_sum;
+  StreamKernel stream;
 };
 
 // What was built in, the simplest first.

@@ -14,9 +14,14 @@ using UpdateKernel = void (*)(const Segment&, const Scalars&, int64_t begin, int
 // sum however they are split into tensors.
 using SquareSumKernel = double (*)(const Segment* segments, int64_t begin, int64_t end);
 
+// Reads and writes the memory that `UpdateKernel` does, with no arithmetic and no change: the limit of any update.
+// `nothing` must be 0.
+using StreamKernel = void (*)(const Segment&, uint16_t nothing, int64_t begin, int64_t end);
+
 #define ONEPASS_DECLARE(isa)                                                     \
   void update_##isa(const Segment&, const Scalars&, int64_t begin, int64_t end); \
-  double square_sum_##isa(const Segment* segments, int64_t begin, int64_t end)
+  double square_sum_##isa(const Segment* segments, int64_t begin, int64_t end);  \
+  void stream_##isa(const Segment&, uint16_t nothing, int64_t begin, int64_t end)
 ONEPASS_DECLARE(portable);
 ONEPASS_DECLARE(v3);
 ONEPASS_DECLARE(v4);

@@ -123,7 +123,9 @@ void Plan::scale_gradients(double factor) {
   for (Scalars& scalars : scalars_) scalars.scale *= factor;
 }
 
-void Plan::run(const Isa& isa) const {
+// Calls kernel(segment, from, to) for stretches of segments that cover everything, chunk by chunk.
+template <class Kernel>
+void Plan::each_stretch(const Kernel& kernel) const {
   const int threads = useful_threads(elements_);
   const int64_t chunk = threads == 1 ? std::max<int64_t>(1, elements_)
                                      : std::clamp(elements_ / (8 * threads), smallest_chunk, largest_chunk) /
@@ -133,9 +135,19 @@ void Plan::run(const Isa& isa) const {
       if (segments_.end() - segment > segments_ahead) prefetch(segment[segments_ahead]);
       const int64_t from = std::max<int64_t>(0, begin - segment->start);
       const int64_t to = std::min(segment->count, end - segment->start);
-      isa.update(*segment, scalars_[segment->scalars], from, to);
+      kernel(*segment, from, to);
     }
   });
+}
+
+void Plan::run(const Isa& isa) const {
+  each_stretch([&](const Segment& segment, int64_t from, int64_t to) {
+    isa.update(segment, scalars_[segment.scalars], from, to);
+  });
+}
+
+void Plan::stream(const Isa& isa) const {
+  each_stretch([&](const Segment& segment, int64_t from, int64_t to) { isa.stream(segment, 0, from, to); });
 }
 
 }  // namespace onepass

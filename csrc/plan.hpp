@@ -39,10 +39,16 @@ class Plan {
   // Updates everything, in one parallel region.
   void run(const Isa& isa) const;
 
+  // Moves the memory that `run` moves, in the same chunks, and changes nothing. All tensors must be dense.
+  void stream(const Isa& isa) const;
+
   int64_t elements() const { return elements_; }
+  bool is_dense() const { return strided_.empty(); }
 
  private:
   uint32_t scalars_for(double t, bool new_average);
+  template <class Kernel>
+  void each_stretch(const Kernel& kernel) const;
   std::vector<Segment>::const_iterator segment_at(int64_t place) const;
 
   Group group_{};

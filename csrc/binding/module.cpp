@@ -7,6 +7,7 @@
 #include "plan.hpp"
 #include "reader.hpp"
 #include "step.hpp"
+#include "stream.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -48,6 +49,10 @@ PYBIND11_MODULE(_core, m) {
   m.def("square_sum", &onepass::square_sum, "reader"_a, "params"_a);
   m.def("quantise", &onepass::quantise_state, "reader"_a, "values"_a, "codes"_a, "scales"_a, "kind"_a, "back"_a);
   m.def("use_huge_pages", &onepass::use_huge_pages, "address"_a, "bytes"_a);
+
+  py::class_<onepass::Stream>(m, "Stream")
+      .def(py::init<onepass::Reader&, const py::list&>(), "reader"_a, "tensors"_a)
+      .def("run", &onepass::Stream::run);
 
   m.def("rules", [] {
     py::dict numbers;

@@ -83,6 +83,17 @@ def step(
     random numbers of stochastic rounding.
     """
 
+class Stream:
+    """The streaming limit: reads and writes what a step would, in the same chunks, and changes nothing.
+
+    `tensors` holds a tuple `(param, grad, *states)` for each parameter, dense, of one shape, layout and dtype.
+    They are kept alive, but must not be resized, moved or converted while this object lives.
+    """
+
+    def __init__(self, reader: Reader, tensors: list[tuple[torch.Tensor, ...]]) -> None: ...
+    def run(self) -> None:
+        """Do it once, with the threads that a step would use."""
+
 def square_sum(reader: Reader, params: list[torch.Tensor]) -> float:
     """Return the sum of the squared gradients of all parameters that the kernels can read."""
 
