@@ -12,6 +12,7 @@ struct Isa {
   const char* name;  // as ONEPASS_CPU spells it
   bool (*supported)();
   UpdateKernel update;
+  GatherKernel gather;
 };
 
 // What was built in, the simplest first.

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "augment.hpp"
 #include "dispatch.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
@@ -26,6 +27,8 @@ PYBIND11_MODULE(_core, m) {
       .def_readonly("invalid", &onepass::Trouble::invalid);
 
   m.def("step", &onepass::step, "reader"_a, "groups"_a, "state"_a, "fresh"_a);
+
+  onepass::bind_augment(m);
 
   m.def("rules", [] {
     py::dict numbers;

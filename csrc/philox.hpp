@@ -1,0 +1,33 @@
+// Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as
+// 1, 2, 3" (SC 2011): four random words for every (counter, key), and nothing to carry from one draw to the next.
+#pragma once
+
+#include <cstdint>
+
+namespace onepass {
+namespace {  // internal linkage: see numeric.hpp
+
+struct Block {
+  uint32_t word[4];
+};
+
+inline Block philox(Block counter, uint32_t key0, uint32_t key1) {
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t even = uint64_t{0xD2511F53u} * counter.word[0];
+    const uint64_t odd = uint64_t{0xCD9E8D57u} * counter.word[2];
+    counter = {{static_cast<uint32_t>(odd >> 32) ^ counter.word[1] ^ key0, static_cast<uint32_t>(odd),
+                static_cast<uint32_t>(even >> 32) ^ counter.word[3] ^ key1, static_cast<uint32_t>(even)}};
+    key0 += 0x9E3779B9u;  // the golden ratio
+    key1 += 0xBB67AE85u;  // the square root of 3, less 1
+  }
+  return counter;
+}
+
+// Uniform in [0, 1): the upper 53 bits of two words, as many as a double holds.
+inline double uniform(uint32_t high, uint32_t low) {
+  const uint64_t bits = (uint64_t{high} << 32 | low) >> 11;
+  return static_cast<double>(bits) * 0x1p-53;
+}
+
+}  // namespace
+}  // namespace onepass
