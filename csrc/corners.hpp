@@ -104,16 +104,26 @@ inline void read_interleaved(const char* from, int64_t n, bool edge, uint8_t* __
 }
 
 inline size_t texture_bytes(const Warp& warp, const Box& box) {
-  const int64_t words = (box.width + 1) * (box.height + 1) * warp.channels;
-  const int64_t lines = 2 * (box.width + 1) * warp.channels;
+  const int64_t words = ((box.width + 1) * (box.height + 1) + surplus) * warp.channels;
+  const int64_t lines = 2 * (box.width + 1) * warp.channels + surplus;
   return static_cast<size_t>(4 * words + lines);
+}
+
+// Words of one row from its line and the one below, in blocks so that short rows vectorise too: up to `surplus` values
+// are read and written too many.
+inline void pack_row(const uint8_t* __restrict a, const uint8_t* __restrict b, int64_t n, uint32_t* __restrict out) {
+  for (int64_t x = 0; x < n; x += surplus) {
+    for (int64_t i = x; i < x + surplus; ++i) {
+      out[i] = uint32_t{a[i]} | uint32_t{a[i + 1]} << 8 | uint32_t{b[i]} << 16 | uint32_t{b[i + 1]} << 24;
+    }
+  }
 }
 
 inline Texture pack_bytes(const Warp& warp, const Picture& picture, const Box& box, void* memory) {
   const int64_t n = box.width, channels = warp.channels, line = n + 1;
   const bool edge = box.x + n == warp.width;
   const bool interleaved = channels == 3 && picture.channel == 1 && picture.column == 3;
-  const Texture texture = {static_cast<uint32_t*>(memory), n, n * box.height};
+  const Texture texture = {static_cast<uint32_t*>(memory), n, n * box.height + surplus};
   uint8_t* const lines = static_cast<uint8_t*>(memory) + 4 * texture.plane * channels;
   uint8_t* const halves[2] = {lines, lines + line * channels};
   for (int64_t y = 0; y <= box.height; ++y) {
@@ -129,12 +139,7 @@ inline Texture pack_bytes(const Warp& warp, const Picture& picture, const Box& b
     }
     if (y == 0) continue;
     for (int64_t c = 0; c < channels; ++c) {
-      const uint8_t* __restrict const a = halves[(y + 1) & 1] + c * line;
-      const uint8_t* __restrict const b = lower + c * line;
-      uint32_t* __restrict const out = texture.words + c * texture.plane + (y - 1) * n;
-      for (int64_t x = 0; x < n; ++x) {
-        out[x] = uint32_t{a[x]} | uint32_t{a[x + 1]} << 8 | uint32_t{b[x]} << 16 | uint32_t{b[x + 1]} << 24;
-      }
+      pack_row(halves[(y + 1) & 1] + c * line, lower + c * line, n, texture.words + c * texture.plane + (y - 1) * n);
     }
   }
   return texture;
