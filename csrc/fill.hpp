@@ -42,7 +42,7 @@ inline bool folds_once(double a, double b, double last) {
 
 // A place anywhere to one in the picture, give or take what `clamp` repairs: reflect leaves up to 1 outside, and
 // rounding a little. `Once` promises folds_once; both give the same there, bit by bit.
-template <Fill F, bool Once>
+template <Fill F, bool Bilinear, bool Once>
 inline double fold(double x, double last) {
   if constexpr (F == Fill::reflect) {  // d c b a | a b c d | d c b a
     const double period = 2 * last + 2;
@@ -53,6 +53,8 @@ inline double fold(double x, double last) {
     const double period = last > 0 ? 2 * last : 1;
     double a = x < 0 ? -x : x;
     if constexpr (!Once) a -= period * __builtin_floor(a / period);
+    // scipy takes the nearest pixel before it reflects the half pixel beyond the last.
+    if constexpr (!Bilinear) a = x > 0 && a == last + 0.5 ? a + 0.5 : a;
     return a > last ? period - a : a;
   } else if constexpr (F == Fill::wrap) {  // b c d | a b c d | b c d: the ends are one point
     const double period = last > 0 ? last : 1;
@@ -84,8 +86,8 @@ inline void place_row(const Place& place, double base_x, double base_y, int64_t 
   for (int32_t i = 0; i < padded; ++i) {
     const double column = static_cast<double>(first + i);
     const double x = base_x + step_x * column, y = base_y + step_y * column;
-    const double in_x = clamp(fold<F, Once>(x, ax.last), ax) - ax.low;
-    const double in_y = clamp(fold<F, Once>(y, ay.last), ay) - ay.low;
+    const double in_x = clamp(fold<F, Bilinear, Once>(x, ax.last), ax) - ax.low;
+    const double in_y = clamp(fold<F, Bilinear, Once>(y, ay.last), ay) - ay.low;
     const int32_t column_in = static_cast<int32_t>(Bilinear ? in_x : in_x + 0.5);
     const int32_t row_in = static_cast<int32_t>(Bilinear ? in_y : in_y + 0.5);
     tx[i] = column_in;

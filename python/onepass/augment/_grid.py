@@ -30,7 +30,7 @@ def warp_images(
 
     out = images.new_empty((len(images), images.shape[1], *size), dtype=torch.float32)
     for part in _parts(len(images), size):
-        x, y, inside = _places(matrices[part], size, images.shape[-2:], fill)
+        x, y, inside = _places(matrices[part], size, images.shape[-2:], fill, bilinear)
         if bilinear:
             values = _interpolate(images[part].to(torch.float32), x, y)
         else:
@@ -49,7 +49,7 @@ def warp_masks(
     """Move values of masks (N, C, H, W) of whole numbers; `outside` is the constant fill."""
     out = masks.new_empty((len(masks), masks.shape[1], *size))
     for part in _parts(len(masks), size):
-        x, y, inside = _places(matrices[part], size, masks.shape[-2:], fill)
+        x, y, inside = _places(matrices[part], size, masks.shape[-2:], fill, bilinear=False)
         values = _pick(masks[part], x, y)
         if fill == "constant":
             values = torch.where(inside[:, None], values, outside.to(values))
@@ -63,7 +63,7 @@ def _parts(count: int, size: tuple[int, int]) -> list[slice]:
 
 
 def _places(
-    matrices: Tensor, size: tuple[int, int], input_size: torch.Size, fill: str
+    matrices: Tensor, size: tuple[int, int], input_size: torch.Size, fill: str, bilinear: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Places (x, y) in the picture, each (N, *size), and whether they were in it before the fill mode."""
     rows = torch.arange(size[0], device=matrices.device, dtype=torch.float64)[:, None]
@@ -74,11 +74,11 @@ def _places(
     for axis, length in ((0, input_size[1]), (1, input_size[0])):
         place = (m[:, axis, 2] + m[:, axis, 1] * rows) + m[:, axis, 0] * columns
         inside = inside & (place >= 0) & (place <= length - 1)
-        places.append(_fold(place, length - 1, fill).nan_to_num(0.0).clamp(0, length - 1))
+        places.append(_fold(place, length - 1, fill, bilinear).nan_to_num(0.0).clamp(0, length - 1))
     return places[0], places[1], inside
 
 
-def _fold(place: Tensor, last: int, fill: str) -> Tensor:
+def _fold(place: Tensor, last: int, fill: str, bilinear: bool) -> Tensor:
     """As `fold` in csrc/fill.hpp."""
     if fill == "reflect":
         period = 2 * last + 2
@@ -89,6 +89,8 @@ def _fold(place: Tensor, last: int, fill: str) -> Tensor:
         period = max(2 * last, 1)
         a = place.abs()
         a = a - period * torch.floor(a / period)
+        if not bilinear:
+            a = torch.where((place > 0) & (a == last + 0.5), a + 0.5, a)
         return torch.where(a > last, period - a, a)
     if fill == "wrap":
         period = max(last, 1)
