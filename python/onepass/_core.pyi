@@ -3,6 +3,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+def isa() -> str: ...
+def isas() -> dict[str, bool]: ...
+
 # The augmentation: csrc/binding/augment.cpp.
 
 def philox(

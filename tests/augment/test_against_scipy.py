@@ -30,7 +30,7 @@ def test_random_matrices(
     dtype: type, fill: str, size: tuple[int, int], out: tuple[int, int], spread: float
 ) -> None:
     rng = np.random.default_rng(1)
-    images = rng.integers(0, 256, (3, 2, *size)).astype(dtype)
+    images: oracle.Array = rng.integers(0, 256, (3, 2, *size)).astype(dtype)
     unit = 255 if dtype is np.uint8 else 1
     if dtype is np.float32:
         images = images / np.float32(256)

@@ -45,7 +45,9 @@ def test_whole_pixels(
 ) -> None:
     x = images(dtype)
     expected = normalised(indexed(x))  # type: ignore[operator]
-    aug = Augmenter(crop=tuple(expected.shape[2:]), mean=MEAN, std=STD, interpolation=interpolation)
+    aug = Augmenter(
+        crop=(expected.shape[2], expected.shape[3]), mean=MEAN, std=STD, interpolation=interpolation
+    )
     matrices = np.tile(np.array(matrix, np.float64), (6, 1, 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *_args, **_options: None)  # one of them shrinks

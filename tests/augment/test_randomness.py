@@ -136,7 +136,7 @@ def test_width_moves_columns() -> None:
 
 
 def test_global_generators_are_left_alone() -> None:
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr,index] # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index] # noqa: NPY002
     FULL(torch.zeros(4, 1, 6, 6, dtype=torch.uint8), range(4))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()  # type: ignore[index] # noqa: NPY002

@@ -90,7 +90,7 @@ class Augmenter:
     width_shift_range: float = 0
     height_shift_range: float = 0
     shear_range: float = 0
-    zoom_range: float | Sequence[float] = 0
+    zoom_range: float | Sequence[float] | Array = 0
     horizontal_flip: bool = False
     vertical_flip: bool = False
     crop: tuple[int, int] | None = None
@@ -98,8 +98,8 @@ class Augmenter:
     fill_mode: str = "nearest"
     cval: float = 0.0
     interpolation: str = "bilinear"
-    mean: float | Sequence[float] | None = None
-    std: float | Sequence[float] | None = None
+    mean: float | Sequence[float] | Array | torch.Tensor | None = None
+    std: float | Sequence[float] | Array | torch.Tensor | None = None
     seed: int = 0
     layout: str | None = None
     _zoom: tuple[float, float] = field(init=False, repr=False, compare=False, default=(1.0, 1.0))

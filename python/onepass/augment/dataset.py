@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -62,6 +63,7 @@ class AugmentedDataset(Dataset[Any]):
         self.augmenter = augmenter
         self.train = _checks.flag("train", train)
         self.labels = None if labels is None else _labels(labels, len(pictures))
+        self._whole = False
         # In shared memory, so that workers which live on through several epochs see it change.
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
@@ -80,10 +82,20 @@ class AugmentedDataset(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         """One picture (C, height, width) with its label, or without if there are none."""
-        return self.__getitems__([index])[0]
+        return self._samples([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> Samples:
+    def __getitems__(self, indices: Sequence[int]) -> Any:
         """Several, augmented in one pass; what torch's DataLoader asks for."""
+        return self._fetch(indices) if self._whole else self._samples(indices)
+
+    def _samples(self, indices: Sequence[int]) -> list[Any]:
+        batch = self._fetch(indices)
+        if self.labels is None:
+            return list(batch)
+        images, labels = batch
+        return list(zip(images, labels, strict=True))
+
+    def _fetch(self, indices: Sequence[int]) -> Any:
         count = len(self)
         numbers = np.asarray(indices)
         if numbers.ndim != 1 or (numbers.size > 0 and numbers.dtype.kind not in "iu"):
@@ -98,8 +110,8 @@ class AugmentedDataset(Dataset[Any]):
         matrices = aug._sample(rows, self.epoch, size, self.train)
         images = aug._warp(pictures, rows, matrices, aug.interpolation)
         if self.labels is None:
-            return Samples(images, None)
-        return Samples(images, self.labels[torch.from_numpy(rows).to(self.labels.device)])
+            return images
+        return images, self.labels[torch.from_numpy(rows).to(self.labels.device)]
 
     def loader(
         self,
@@ -118,6 +130,7 @@ class AugmentedDataset(Dataset[Any]):
             shuffle: A new order for every epoch. Default False.
             num_workers: Processes that fetch; 0, the default, fetches in this one, on all threads.
             **options: As of ``torch.utils.data.DataLoader``: `drop_last`, `sampler`, `pin_memory`...
+                With a `collate_fn` of your own, that gets a list of samples.
         """
         checked = _checks.whole("batch_size", batch_size, 1, 2**31)
         workers = _checks.whole("num_workers", num_workers, 0, 2**16)
@@ -125,30 +138,19 @@ class AugmentedDataset(Dataset[Any]):
             _checks.refuse("shuffle", "False with a sampler of your own", shuffle)
         if options.get("sampler") is None:
             options["sampler"] = _Order(self, shuffle)
-        options.setdefault("collate_fn", whole_batch)
+        dataset = self
+        if options.get("collate_fn") is None:
+            dataset = copy.copy(self)  # shares pictures and epoch
+            dataset._whole = True
+            options["collate_fn"] = _as_fetched
         if options.get("generator") is None:
             options["generator"] = torch.Generator().manual_seed(self.augmenter.seed)
-        return DataLoader(self, batch_size=checked, num_workers=workers, **options)
+        return DataLoader(dataset, batch_size=checked, num_workers=workers, **options)
 
 
-class Samples(Sequence[Any]):
-    """A fetched batch that is also the list of samples which torch's collate functions expect."""
-
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor | None) -> None:
-        self.images = images
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: Any) -> Any:
-        image = self.images[index]
-        return image if self.labels is None else (image, self.labels[index])
-
-
-def whole_batch(samples: Samples) -> Any:
-    """Collate without taking the batch apart."""
-    return samples.images if samples.labels is None else (samples.images, samples.labels)
+def _as_fetched(batch: Any) -> Any:
+    """Collate what is a batch already."""
+    return batch
 
 
 class _Order(Sampler[int]):
