@@ -24,11 +24,11 @@ struct Box {
   int64_t x, y, width, height;
 };
 
-// The copy, plane by plane. Of bytes, each word holds a pixel with its right, lower and lower right neighbours; of
-// floats there is one column and one row more, the neighbours of the last.
+// The copy, plane by plane, one column wider than the box: the right neighbour of the last. Bytes are held in pairs, a
+// pixel with the one below it, so that the 32 bits at a pair are all four corners. Floats have one more row instead.
 struct Texture {
-  uint32_t* words;
-  int64_t stride, plane;
+  char* data;
+  int64_t stride, plane;  // in pairs or floats
 };
 
 // Memory that grows and is kept from one picture to the next.
@@ -54,120 +54,168 @@ inline T load(const char* at) {
   return value;
 }
 
-// out[i] = words[index[i]]
-inline void gather_words(const uint32_t* words, const int32_t* __restrict index, int64_t n, uint32_t* __restrict out) {
+// out[i] = the 32 bits at data + index[i] * Size
+template <int Size>
+inline void gather_words(const char* data, const int32_t* __restrict index, int64_t n, uint32_t* __restrict out) {
   int64_t i = 0;
 #if defined(__AVX512F__)
   for (; i + 16 <= n; i += 16) {
     const __m512i at = _mm512_loadu_si512(index + i);
-    const __m512i got = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), 0xffff, at, words, 4);
+    const __m512i got = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), 0xffff, at, data, Size);
     _mm512_storeu_si512(out + i, got);
   }
 #elif defined(__AVX2__)
   for (; i + 8 <= n; i += 8) {
     const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index + i));
-    const __m256i got = _mm256_i32gather_epi32(reinterpret_cast<const int*>(words), at, 4);
+    const __m256i got = _mm256_i32gather_epi32(reinterpret_cast<const int*>(data), at, Size);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), got);
   }
 #endif
-  for (; i < n; ++i) out[i] = words[index[i]];
+  for (; i < n; ++i) out[i] = load<uint32_t>(data + int64_t{index[i]} * Size);
 }
 
-// n + 1 values of a row; the last is a copy if `edge` says that the picture ends there.
-template <class T>
-inline void read_line(const char* from, int64_t stride, int64_t n, bool edge, T* __restrict line) {
-  const int64_t available = edge ? n : n + 1;
-  if (stride == static_cast<int64_t>(sizeof(T))) {
-    std::memcpy(line, from, static_cast<size_t>(available) * sizeof(T));
+// Vectors of the compiler, for rows too short for loops that it vectorises by itself.
+constexpr int64_t block = 16;
+using Bytes = uint8_t __attribute__((vector_size(block)));
+using Pairs = uint16_t __attribute__((vector_size(2 * block)));
+
+template <class Vector, class T>
+inline Vector load_block(const T* at) {
+  Vector vector;
+  std::memcpy(&vector, at, sizeof vector);
+  return vector;
+}
+
+// Calls whole(i) for blocks [i, i + block) that cover [0, n), the last overlapping the one before, or where n is too
+// small for that single(i) for each.
+template <class Whole, class Single>
+inline void in_blocks(int64_t n, const Whole& whole, const Single& single) {
+  if (n < block) {
+    for (int64_t i = 0; i < n; ++i) single(i);
   } else {
-    for (int64_t i = 0; i < available; ++i) line[i] = load<T>(from + i * stride);
+    for (int64_t i = 0; i + block < n; i += block) whole(i);
+    whole(n - block);
   }
-  if (edge) line[n] = line[n - 1];
 }
 
-// The same for three byte channels side by side, the usual NHWC; out planes are n + 1 apart.
-inline void read_interleaved(const char* from, int64_t n, bool edge, uint8_t* __restrict line) {
-  const uint8_t* __restrict const bytes = reinterpret_cast<const uint8_t*>(from);
-  const int64_t available = edge ? n : n + 1, plane = n + 1;
-  uint8_t* __restrict const red = line;
-  uint8_t* __restrict const green = line + plane;
-  uint8_t* __restrict const blue = line + 2 * plane;
-#pragma GCC ivdep
-  for (int64_t i = 0; i < available; ++i) {
-    red[i] = bytes[3 * i];
-    green[i] = bytes[3 * i + 1];
-    blue[i] = bytes[3 * i + 2];
-  }
-  if (edge) {
-    for (uint8_t* plane_end = line + n; plane_end < line + 3 * plane; plane_end += plane) *plane_end = plane_end[-1];
-  }
+// out[i] = upper[i] | lower[i] << 8
+inline void pair_rows(const uint8_t* upper, const uint8_t* lower, int64_t n, uint16_t* out) {
+  in_blocks(
+      n,
+      [=](int64_t i) {
+        const Pairs above = __builtin_convertvector(load_block<Bytes>(upper + i), Pairs);
+        const Pairs below = __builtin_convertvector(load_block<Bytes>(lower + i), Pairs);
+        const Pairs both = above | below << 8;
+        std::memcpy(out + i, &both, sizeof both);
+      },
+      [=](int64_t i) { out[i] = static_cast<uint16_t>(upper[i] | lower[i] << 8); });
 }
+
+// Three byte channels side by side, the usual NHWC, to lines that are `apart`.
+inline void read_interleaved(const char* from, int64_t n, int64_t apart, uint8_t* line) {
+  const uint8_t* const bytes = reinterpret_cast<const uint8_t*>(from);
+  in_blocks(
+      n,
+      [=](int64_t i) {
+        const Bytes a = load_block<Bytes>(bytes + 3 * i), b = load_block<Bytes>(bytes + 3 * i + block);
+        const Bytes c = load_block<Bytes>(bytes + 3 * i + 2 * block);
+        const Bytes r = __builtin_shufflevector(a, b, 0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0);
+        const Bytes g = __builtin_shufflevector(a, b, 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0);
+        const Bytes u = __builtin_shufflevector(a, b, 2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0);
+        const Bytes red = __builtin_shufflevector(r, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29);
+        const Bytes green = __builtin_shufflevector(g, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30);
+        const Bytes blue = __builtin_shufflevector(u, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31);
+        std::memcpy(line + i, &red, sizeof red);
+        std::memcpy(line + apart + i, &green, sizeof green);
+        std::memcpy(line + 2 * apart + i, &blue, sizeof blue);
+      },
+      [=](int64_t i) {
+        for (int64_t c = 0; c < 3; ++c) line[c * apart + i] = bytes[3 * i + c];
+      });
+}
+
+inline void read_line(const char* from, int64_t stride, int64_t n, uint8_t* line) {
+  for (int64_t i = 0; i < n; ++i) line[i] = load<uint8_t>(from + i * stride);
+}
+
+// Rows of bytes that are brought into lines at a time. More than one, so that what is written has left the store buffer
+// when it is read again with another alignment; few, so that it is still in the L1 cache.
+constexpr int64_t lines_at_a_time = 16;
 
 inline size_t texture_bytes(const Warp& warp, const Box& box) {
-  const int64_t words = ((box.width + 1) * (box.height + 1) + surplus) * warp.channels;
-  const int64_t lines = 2 * (box.width + 1) * warp.channels + surplus;
-  return static_cast<size_t>(4 * words + lines);
-}
-
-// Words of one row from its line and the one below, in blocks so that short rows vectorise too: up to `surplus` values
-// are read and written too many.
-inline void pack_row(const uint8_t* __restrict a, const uint8_t* __restrict b, int64_t n, uint32_t* __restrict out) {
-  for (int64_t x = 0; x < n; x += surplus) {
-    for (int64_t i = x; i < x + surplus; ++i) {
-      out[i] = uint32_t{a[i]} | uint32_t{a[i + 1]} << 8 | uint32_t{b[i]} << 16 | uint32_t{b[i + 1]} << 24;
-    }
-  }
+  const int64_t values = (box.width + 1) * (box.height + 1) * warp.channels;
+  if (warp.pixel == Pixel::f32) return static_cast<size_t>(4 * values);
+  return static_cast<size_t>(2 * values + (lines_at_a_time + 1) * (box.width + 1) * warp.channels);
 }
 
 inline Texture pack_bytes(const Warp& warp, const Picture& picture, const Box& box, void* memory) {
-  const int64_t n = box.width, channels = warp.channels, line = n + 1;
-  const bool edge = box.x + n == warp.width;
+  const int64_t channels = warp.channels, stride = box.width + 1, plane = stride * box.height;
+  const bool edge = box.x + box.width == warp.width;
+  const int64_t available = edge ? box.width : stride;
+  const bool direct = picture.column == 1;
   const bool interleaved = channels == 3 && picture.channel == 1 && picture.column == 3;
-  const Texture texture = {static_cast<uint32_t*>(memory), n, n * box.height + surplus};
-  uint8_t* const lines = static_cast<uint8_t*>(memory) + 4 * texture.plane * channels;
-  uint8_t* const halves[2] = {lines, lines + line * channels};
-  for (int64_t y = 0; y <= box.height; ++y) {
-    const bool below = box.y + y < warp.height;
-    const char* const from = picture.data + (box.y + y) * picture.row + box.x * picture.column;
-    uint8_t* const lower = below ? halves[y & 1] : halves[(y + 1) & 1];
-    if (below && interleaved) {
-      read_interleaved(from, n, edge, lower);
-    } else if (below) {
-      for (int64_t c = 0; c < channels; ++c) {
-        read_line(from + c * picture.channel, picture.column, n, edge, lower + c * line);
+  uint16_t* const pairs = static_cast<uint16_t*>(memory);
+  uint8_t* const lines = static_cast<uint8_t*>(memory) + 2 * plane * channels;
+  const auto source = [&](int64_t y, int64_t c) {
+    const int64_t row = box.y + y < warp.height ? box.y + y : warp.height - 1;
+    return picture.data + row * picture.row + box.x * picture.column + c * picture.channel;
+  };
+  for (int64_t y0 = 0; y0 < box.height; y0 += lines_at_a_time) {
+    const int64_t rows = box.height - y0 < lines_at_a_time ? box.height - y0 : lines_at_a_time;
+    const auto line = [&](int64_t y, int64_t c) { return lines + ((y - y0) * channels + c) * stride; };
+    for (int64_t y = y0; y <= y0 + rows && !direct; ++y) {
+      if (interleaved) {
+        read_interleaved(source(y, 0), available, stride, line(y, 0));
+      } else {
+        for (int64_t c = 0; c < channels; ++c) read_line(source(y, c), picture.column, available, line(y, c));
       }
     }
-    if (y == 0) continue;
-    for (int64_t c = 0; c < channels; ++c) {
-      pack_row(halves[(y + 1) & 1] + c * line, lower + c * line, n, texture.words + c * texture.plane + (y - 1) * n);
+    for (int64_t y = y0; y < y0 + rows; ++y) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const auto from = [&](int64_t of) {
+          return direct ? reinterpret_cast<const uint8_t*>(source(of, c)) : line(of, c);
+        };
+        uint16_t* const out = pairs + c * plane + y * stride;
+        pair_rows(from(y), from(y + 1), available, out);
+        if (edge) out[box.width] = out[box.width - 1];
+      }
     }
   }
-  return texture;
+  return {static_cast<char*>(memory), stride, plane};
 }
 
 inline Texture pack_floats(const Warp& warp, const Picture& picture, const Box& box, void* memory) {
-  const Texture texture = {static_cast<uint32_t*>(memory), box.width + 1, (box.width + 1) * (box.height + 1)};
+  const int64_t stride = box.width + 1, plane = stride * (box.height + 1);
   const bool edge = box.x + box.width == warp.width;
+  const int64_t available = edge ? box.width : stride;
   for (int64_t c = 0; c < warp.channels; ++c) {
     for (int64_t y = 0; y <= box.height; ++y) {
       const int64_t row = box.y + y < warp.height ? box.y + y : warp.height - 1;
       const char* const from = picture.data + c * picture.channel + row * picture.row + box.x * picture.column;
-      read_line(from, picture.column, box.width, edge, texture.words + c * texture.plane + y * texture.stride);
+      uint32_t* const out = static_cast<uint32_t*>(memory) + c * plane + y * stride;
+      if (picture.column == 4) {
+        std::memcpy(out, from, static_cast<size_t>(4 * available));
+      } else {
+        for (int64_t x = 0; x < available; ++x) out[x] = load<uint32_t>(from + x * picture.column);
+      }
+      if (edge) out[box.width] = out[box.width - 1];
     }
   }
-  return texture;
+  return {static_cast<char*>(memory), stride, plane};
 }
 
-// Bytes: t.corner[0] gets words as in a texture. Floats: t.corner[0..3] get the pixel, its right, lower and lower right
-// neighbours. `index` comes from the tile's places.
+// Bytes: t.corner[0] gets the pixel, the one below it, then those right of both, from the lowest byte on. Floats:
+// t.corner[0..3] get the same four. `index` comes from the tile's places.
 inline void corners_from_texture(const Texture& texture, Pixel pixel, int64_t c, const int32_t* index, int64_t n,
                                  Tile& t) {
-  const uint32_t* const words = texture.words + c * texture.plane;
-  gather_words(words, index, n, t.corner[0]);
-  if (pixel == Pixel::f32) {
-    gather_words(words + 1, index, n, t.corner[1]);
-    gather_words(words + texture.stride, index, n, t.corner[2]);
-    gather_words(words + texture.stride + 1, index, n, t.corner[3]);
+  if (pixel == Pixel::u8) {
+    gather_words<2>(texture.data + 2 * c * texture.plane, index, n, t.corner[0]);
+  } else {
+    const char* const data = texture.data + 4 * c * texture.plane;
+    gather_words<4>(data, index, n, t.corner[0]);
+    gather_words<4>(data + 4 * texture.stride, index, n, t.corner[1]);
+    gather_words<4>(data + 4, index, n, t.corner[2]);
+    gather_words<4>(data + 4 * texture.stride + 4, index, n, t.corner[3]);
   }
 }
 
@@ -178,12 +226,12 @@ inline void corners_from_picture(const Warp& warp, const Picture& picture, const
     const char* const at = picture.data + c * picture.channel + y * picture.row + x * picture.column;
     const int64_t right = x + 1 < warp.width ? picture.column : 0, down = y + 1 < warp.height ? picture.row : 0;
     if (warp.pixel == Pixel::u8) {
-      t.corner[0][i] = uint32_t{load<uint8_t>(at)} | uint32_t{load<uint8_t>(at + right)} << 8 |
-                       uint32_t{load<uint8_t>(at + down)} << 16 | uint32_t{load<uint8_t>(at + right + down)} << 24;
+      t.corner[0][i] = uint32_t{load<uint8_t>(at)} | uint32_t{load<uint8_t>(at + down)} << 8 |
+                       uint32_t{load<uint8_t>(at + right)} << 16 | uint32_t{load<uint8_t>(at + right + down)} << 24;
     } else {
       t.corner[0][i] = load<uint32_t>(at);
-      t.corner[1][i] = load<uint32_t>(at + right);
-      t.corner[2][i] = load<uint32_t>(at + down);
+      t.corner[1][i] = load<uint32_t>(at + down);
+      t.corner[2][i] = load<uint32_t>(at + right);
       t.corner[3][i] = load<uint32_t>(at + right + down);
     }
   }

@@ -12,8 +12,8 @@ inline void blend_bytes(const Tile& t, int64_t n, const Channel& channel, float*
   const float scale = channel.scale, shift = channel.shift;
   for (int64_t i = 0; i < n; ++i) {
     const int32_t word = static_cast<int32_t>(t.corner[0][i]);
-    const float a = static_cast<float>(word & 255), b = static_cast<float>(word >> 8 & 255);
-    const float c = static_cast<float>(word >> 16 & 255), d = static_cast<float>(word >> 24 & 255);
+    const float a = static_cast<float>(word & 255), c = static_cast<float>(word >> 8 & 255);
+    const float b = static_cast<float>(word >> 16 & 255), d = static_cast<float>(word >> 24 & 255);
     out[i] = lerp(lerp(a, b, t.fx[i]), lerp(c, d, t.fx[i]), t.fy[i]) * scale + shift;
   }
 }
@@ -21,8 +21,8 @@ inline void blend_bytes(const Tile& t, int64_t n, const Channel& channel, float*
 inline void blend_floats(const Tile& t, int64_t n, const Channel& channel, float* __restrict out) {
   const float scale = channel.scale, shift = channel.shift;
   for (int64_t i = 0; i < n; ++i) {
-    const float a = __builtin_bit_cast(float, t.corner[0][i]), b = __builtin_bit_cast(float, t.corner[1][i]);
-    const float c = __builtin_bit_cast(float, t.corner[2][i]), d = __builtin_bit_cast(float, t.corner[3][i]);
+    const float a = __builtin_bit_cast(float, t.corner[0][i]), c = __builtin_bit_cast(float, t.corner[1][i]);
+    const float b = __builtin_bit_cast(float, t.corner[2][i]), d = __builtin_bit_cast(float, t.corner[3][i]);
     out[i] = lerp(lerp(a, b, t.fx[i]), lerp(c, d, t.fx[i]), t.fy[i]) * scale + shift;
   }
 }

@@ -10,8 +10,9 @@ from scipy import ndimage
 
 FILLS = ("nearest", "reflect", "mirror", "wrap", "constant")
 
-# Interpolation in float32 of values in [0, 1], against float64: a few roundings.
-ROUNDINGS = 5e-7
+# Interpolation of values in [0, 1] in float32, against float64: a few roundings, and places that are rounded to 2**-17
+# pixels on each axis where neighbours differ by all of the range.
+ROUNDINGS = 2e-5
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
