@@ -64,7 +64,8 @@ def save(figure: Any, name: str) -> None:
     """As JPEG beside this script."""
     figure.tight_layout(pad=0.4)
     path = HERE / name
-    figure.savefig(path, dpi=80, pil_kwargs={"quality": 80, "optimize": True})
+    jpeg = {"quality": 80, "optimize": True}
+    figure.savefig(path, dpi=80, bbox_inches="tight", pad_inches=0.05, pil_kwargs=jpeg)
     plt.close(figure)
     print(f"{path.name}: {path.stat().st_size // 1000} kB")
 
