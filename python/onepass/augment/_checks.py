@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
 
+if TYPE_CHECKING:
+    from onepass.augment.augmenter import Augmenter
+
 FILL_MODES = ("nearest", "reflect", "mirror", "wrap", "constant")
 INTERPOLATIONS = ("bilinear", "nearest")
 LAYOUTS = ("NCHW", "NHWC")
+
+_ANGLE = "an angle in degrees, in [0, 360]"
+_SHEAR = "an angle in degrees, in [0, 90)"
+_FRACTION = "a fraction of the size, in [0, 1); pixels are not taken"
 
 
 def refuse(name: str, must: str, value: object) -> NoReturn:
@@ -117,3 +124,49 @@ def sample_numbers(name: str, value: Any) -> np.ndarray[Any, np.dtype[np.int64]]
     if numbers.size > 0 and (numbers.min() < 0 or numbers.max() >= 2**63):
         refuse(name, must, value)
     return np.ascontiguousarray(numbers, np.int64)
+
+
+def cval(value: Any) -> float:
+    """The constant fill."""
+    return number("cval", value, "a finite number", -math.inf, math.inf)
+
+
+def layout(value: Any) -> str | None:
+    """A layout or None."""
+    return None if value is None else choice("layout", value, LAYOUTS)
+
+
+def spread(name: str, numbers: Any, channels: int, default: float) -> tuple[float, ...]:
+    """One number per channel from None, one number or as many as channels."""
+    given: tuple[float, ...] = (default,) if numbers is None else numbers
+    if len(given) not in (1, channels):
+        refuse(name, f"one number or one for each of {channels} channels", given)
+    return given * channels if len(given) == 1 else given
+
+
+def settings(aug: Augmenter) -> dict[str, Any]:
+    """An augmenter's arguments, checked and definite."""
+    above_360 = math.nextafter(360, math.inf)
+    definite: dict[str, Any] = {
+        "rotation_range": number("rotation_range", aug.rotation_range, _ANGLE, 0, above_360),
+        "width_shift_range": number("width_shift_range", aug.width_shift_range, _FRACTION, 0, 1),
+        "height_shift_range": number("height_shift_range", aug.height_shift_range, _FRACTION, 0, 1),
+        "shear_range": number("shear_range", aug.shear_range, _SHEAR, 0, 90),
+        "_zoom": zoom(aug.zoom_range),
+        "horizontal_flip": flag("horizontal_flip", aug.horizontal_flip),
+        "vertical_flip": flag("vertical_flip", aug.vertical_flip),
+        "crop": None if aug.crop is None else size("crop", aug.crop),
+        "crop_padding": whole("crop_padding", aug.crop_padding, 0, 2**30),
+        "fill_mode": choice("fill_mode", aug.fill_mode, FILL_MODES),
+        "cval": cval(aug.cval),
+        "interpolation": choice("interpolation", aug.interpolation, INTERPOLATIONS),
+        "mean": per_channel("mean", aug.mean),
+        "std": per_channel("std", aug.std),
+        "seed": whole("seed", aug.seed, 0, 2**64 - 1),
+        "layout": layout(aug.layout),
+    }
+    if not isinstance(aug.zoom_range, (int, float)):
+        definite["zoom_range"] = definite["_zoom"]
+    if definite["crop_padding"] > 0 and aug.crop is None:
+        refuse("crop_padding", "0 without crop", aug.crop_padding)
+    return definite

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,12 +11,8 @@ import numpy as np
 import torch
 
 from onepass import _core
-from onepass.augment import _checks, _pictures, _warp
+from onepass.augment import _checks, _pictures, _points, _warp
 from onepass.augment._pictures import Array, Pictures
-
-_ANGLE = "an angle in degrees, in [0, 360]"
-_SHEAR = "an angle in degrees, in [0, 90)"
-_FRACTION = "a fraction of the size, in [0, 1); pixels are not taken"
 
 
 @dataclass(frozen=True)
@@ -106,30 +101,7 @@ class Augmenter:
     _warned: bool = field(init=False, repr=False, compare=False, default=False)
 
     def __post_init__(self) -> None:
-        above_360 = math.nextafter(360, math.inf)
-        definite: dict[str, Any] = {
-            "rotation_range": _number(self, "rotation_range", _ANGLE, 0, above_360),
-            "width_shift_range": _number(self, "width_shift_range", _FRACTION, 0, 1),
-            "height_shift_range": _number(self, "height_shift_range", _FRACTION, 0, 1),
-            "shear_range": _number(self, "shear_range", _SHEAR, 0, 90),
-            "_zoom": _checks.zoom(self.zoom_range),
-            "horizontal_flip": _checks.flag("horizontal_flip", self.horizontal_flip),
-            "vertical_flip": _checks.flag("vertical_flip", self.vertical_flip),
-            "crop": None if self.crop is None else _checks.size("crop", self.crop),
-            "crop_padding": _checks.whole("crop_padding", self.crop_padding, 0, 2**30),
-            "fill_mode": _checks.choice("fill_mode", self.fill_mode, _checks.FILL_MODES),
-            "cval": _cval(self.cval),
-            "interpolation": _interpolation(self.interpolation),
-            "mean": _checks.per_channel("mean", self.mean),
-            "std": _checks.per_channel("std", self.std),
-            "seed": _checks.whole("seed", self.seed, 0, 2**64 - 1),
-            "layout": _layout(self.layout),
-        }
-        if not isinstance(self.zoom_range, (int, float)):
-            definite["zoom_range"] = definite["_zoom"]
-        if definite["crop_padding"] > 0 and self.crop is None:
-            _checks.refuse("crop_padding", "0 without crop", self.crop_padding)
-        for name, value in definite.items():
+        for name, value in _checks.settings(self).items():
             object.__setattr__(self, name, value)
 
     def __call__(
@@ -192,7 +164,11 @@ class Augmenter:
         place are read, and what lies between is skipped.
         """
         pictures = self._read(images, layout)
-        chosen = self.interpolation if interpolation is None else _interpolation(interpolation)
+        chosen = (
+            self.interpolation
+            if interpolation is None
+            else _checks.choice("interpolation", interpolation, _checks.INTERPOLATIONS)
+        )
         checked = _pictures.as_matrices(matrices, len(pictures))
         return self._warp(pictures, None, checked, chosen)
 
@@ -222,8 +198,8 @@ class Augmenter:
         chosen = "NCHW" if flat else self._layout(layout)
         pictures = _pictures.channels_first("masks", with_channels, chosen)
         checked = _pictures.as_matrices(matrices, len(pictures))
-        _finite_stretch(checked)
-        fill = _cval(cval)
+        _points.finite_stretch(checked)
+        fill = _checks.cval(cval)
         size = self._out_size((pictures.shape[2], pictures.shape[3]))
         moved = _warp.warp_masks(
             pictures, checked, size, dtype=dtype, fill=self.fill_mode, cval=fill
@@ -242,26 +218,10 @@ class Augmenter:
             >>> aug.points([[[2.0, 5.0]]], aug.sample([0], 0, (28, 28), train=False))
             tensor([[[0., 3.]]], dtype=torch.float64)
         """
-        try:
-            points = xy.detach() if isinstance(xy, torch.Tensor) else torch.from_numpy(_floats(xy))
-        except (TypeError, ValueError):
-            _checks.refuse("xy", "numbers of shape (N, K, 2)", xy)
-        if points.ndim != 3 or points.shape[2] != 2 or points.is_complex():
-            _checks.refuse("xy", "numbers of shape (N, K, 2)", f"shape {tuple(points.shape)}")
-        checked = _pictures.as_matrices(matrices, len(points))
-        _finite_stretch(checked)
-        (a, b, tx), (c, d, ty) = checked.transpose(1, 2, 0)
-        determinant = a * d - b * c
-        if not determinant.all():
-            _checks.refuse("matrices", "invertible to move points", checked[determinant == 0][0])
-        inverse = np.array([[d, -b], [-c, a]]).transpose(2, 0, 1) / determinant[:, None, None]
-        place = torch.from_numpy(inverse).to(points.device)
-        origin = torch.from_numpy(np.stack([tx, ty], 1)[:, None]).to(points.device)
-        moved = (points.to(torch.float64) - origin) @ place.transpose(1, 2)
-        return moved.to(points.dtype) if points.is_floating_point() else moved
+        return _points.move(xy, matrices)
 
     def _layout(self, layout: str | None) -> str | None:
-        return self.layout if layout is None else _layout(layout)
+        return self.layout if layout is None else _checks.layout(layout)
 
     def _read(self, images: Any, layout: str | None) -> Pictures:
         _pictures.check_kind("images", images)
@@ -304,7 +264,7 @@ class Augmenter:
         matrices: _warp.Matrices,
         interpolation: str,
     ) -> torch.Tensor:
-        if _finite_stretch(matrices) > 2 + 1e-9 and not self._warned:
+        if _points.finite_stretch(matrices) > 2 + 1e-9 and not self._warned:
             object.__setattr__(self, "_warned", True)
             message = "a warp shrinks by more than 2 and skips pixels: expect aliasing"
             warnings.warn(message, UserWarning, stacklevel=3)
@@ -316,43 +276,7 @@ class Augmenter:
             self._out_size((pictures.shape[2], pictures.shape[3])),
             fill=self.fill_mode,
             bilinear=interpolation == "bilinear",
-            mean=_spread("mean", self.mean, channels, 0.0),
-            std=_spread("std", self.std, channels, 1.0),
+            mean=_checks.spread("mean", self.mean, channels, 0.0),
+            std=_checks.spread("std", self.std, channels, 1.0),
             cval=self.cval,
         )
-
-
-def _number(aug: Augmenter, name: str, must: str, low: float, high: float) -> float:
-    return _checks.number(name, getattr(aug, name), must, low, high)
-
-
-def _cval(value: Any) -> float:
-    return _checks.number("cval", value, "a finite number", -math.inf, math.inf)
-
-
-def _interpolation(value: Any) -> str:
-    return _checks.choice("interpolation", value, _checks.INTERPOLATIONS)
-
-
-def _layout(value: Any) -> str | None:
-    return None if value is None else _checks.choice("layout", value, _checks.LAYOUTS)
-
-
-def _floats(values: Any) -> Array:
-    array = np.array(values)
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
-
-
-def _finite_stretch(matrices: _warp.Matrices) -> float:
-    stretch = _core.largest_stretch(matrices)
-    if not math.isfinite(stretch):
-        _checks.refuse("matrices", "finite", stretch)
-    return stretch
-
-
-def _spread(name: str, value: Any, channels: int, default: float) -> tuple[float, ...]:
-    """One number per channel from None, one number or as many as channels."""
-    numbers: tuple[float, ...] = (default,) if value is None else value
-    if len(numbers) not in (1, channels):
-        _checks.refuse(name, f"one number or one for each of {channels} channels", numbers)
-    return numbers * channels if len(numbers) == 1 else numbers
