@@ -29,7 +29,14 @@ inline void gather_words(const char* data, const int32_t* __restrict index, int6
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), got);
   }
 #endif
-  for (; i < n; ++i) out[i] = load<uint32_t>(data + int64_t{index[i]} * Size);
+  for (; i < n; ++i) {
+    const char* const at = data + int64_t{index[i]} * Size;
+    if constexpr (Size == 4) {
+      out[i] = load<uint32_t>(at);
+    } else {  // the same on a little-endian machine, and right on others
+      out[i] = uint32_t{load<uint16_t>(at)} | uint32_t{load<uint16_t>(at + 2)} << 16;
+    }
+  }
 }
 
 // Bytes: t.corner[0] gets the pixel, the one below it, then those right of both, from the lowest byte on. Floats:

@@ -89,6 +89,10 @@ inline void pair_rows(const uint8_t* upper, const uint8_t* lower, int64_t n, uin
 // Three byte channels side by side, the usual NHWC, to lines that are `apart`.
 inline void read_interleaved(const char* from, int64_t n, int64_t apart, uint8_t* line) {
   const uint8_t* const bytes = reinterpret_cast<const uint8_t*>(from);
+  const auto single = [=](int64_t i) {
+    for (int64_t c = 0; c < 3; ++c) line[c * apart + i] = bytes[3 * i + c];
+  };
+#if __has_builtin(__builtin_shufflevector)
   in_blocks(
       n,
       [=](int64_t i) {
@@ -104,9 +108,10 @@ inline void read_interleaved(const char* from, int64_t n, int64_t apart, uint8_t
         std::memcpy(line + apart + i, &green, sizeof green);
         std::memcpy(line + 2 * apart + i, &blue, sizeof blue);
       },
-      [=](int64_t i) {
-        for (int64_t c = 0; c < 3; ++c) line[c * apart + i] = bytes[3 * i + c];
-      });
+      single);
+#else
+  for (int64_t i = 0; i < n; ++i) single(i);
+#endif
 }
 
 inline void read_line(const char* from, int64_t stride, int64_t n, uint8_t* line) {
