@@ -14,6 +14,7 @@ struct Isa {
   UpdateKernel update;
   SquareSumKernel square_sum;
   StreamKernel stream;
+  GatherKernel gather;
 };
 
 // What was built in, the simplest first.

@@ -1,6 +1,7 @@
 // The Python face of the extension; python/onepass/_core.pyi describes it.
 #include <pybind11/pybind11.h>
 
+#include "augment.hpp"
 #include "dispatch.hpp"
 #include "memory.hpp"
 #include "parallel.hpp"
@@ -53,6 +54,8 @@ PYBIND11_MODULE(_core, m) {
   py::class_<onepass::Stream>(m, "Stream")
       .def(py::init<onepass::Reader&, const py::list&>(), "reader"_a, "tensors"_a)
       .def("run", &onepass::Stream::run);
+
+  onepass::bind_augment(m);
 
   m.def("rules", [] {
     py::dict numbers;
