@@ -22,9 +22,9 @@ using StreamKernel = void (*)(const Segment&, uint16_t nothing, int64_t begin, i
 // Warps items [begin, end) of a call: bands of pictures.
 using GatherKernel = void (*)(const Warp&, int64_t begin, int64_t end);
 
-#define ONEPASS_DECLARE(isa)                                                     \
-  void update_##isa(const Segment&, const Scalars&, int64_t begin, int64_t end); \
-  double square_sum_##isa(const Segment* segments, int64_t begin, int64_t end);  \
+#define ONEPASS_DECLARE(isa)                                                       \
+  void update_##isa(const Segment&, const Scalars&, int64_t begin, int64_t end);   \
+  double square_sum_##isa(const Segment* segments, int64_t begin, int64_t end);    \
   void stream_##isa(const Segment&, uint16_t nothing, int64_t begin, int64_t end); \
   void gather_##isa(const Warp&, int64_t begin, int64_t end)
 ONEPASS_DECLARE(portable);

@@ -13,7 +13,9 @@ from onepass.optim import options
 from onepass.optim.base import Group, OnePass, Rule, rule
 from onepass.optim.checks import at_least, betas_in_range
 
-_DECOUPLES = "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters  # since torch 2.7
+_DECOUPLES = (
+    "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters
+)  # since torch 2.7
 
 _ADAM = rule("adam", "exp_avg", "exp_avg_sq")
 _AMSGRAD = rule("amsgrad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
