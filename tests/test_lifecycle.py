@@ -62,7 +62,7 @@ def test_gradients_that_come_and_go(case: Case) -> None:
 
 @cases.classes
 def test_no_gradients_at_all(case: Case) -> None:
-    ours, theirs, optimizer, torchs = pair(case)
+    ours, _, optimizer, torchs = pair(case)
     before = [p.detach().clone() for p in ours]
     optimizer.step()
     torchs.step()
