@@ -34,7 +34,9 @@ def test_extension_exports_its_module_only() -> None:
 
 
 def test_extension_links_no_torch() -> None:
-    needed = [line for line in tool("readelf", "-d", _core.__file__).splitlines() if "NEEDED" in line]
+    needed = [
+        line for line in tool("readelf", "-d", _core.__file__).splitlines() if "NEEDED" in line
+    ]
     libraries = {line.split("[")[1].rstrip("]") for line in needed}
     assert not [name for name in libraries if "torch" in name or "c10" in name or "python" in name]
     assert "libgomp.so.1" in libraries
@@ -48,15 +50,28 @@ def kernel_objects(folder: Path) -> dict[str, Path]:
     compiler = shutil.which("g++")
     if compiler is None or not source.exists():
         pytest.skip("no g++, or no source beside the tests")
-    flags = {"portable": [], "v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
+    flags = {
+        "portable": [],
+        "v3": ["-march=x86-64-v3"],
+        "v4": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+    }
     objects = {}
     for isa, own in flags.items():
         if isa != "portable" and isa not in _core.isas():
             continue
         objects[isa] = folder / f"{isa}.o"
-        command = [compiler, "-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", *own]
+        command = [
+            compiler,
+            "-std=c++20",
+            "-O1",
+            "-fPIC",
+            "-fvisibility=hidden",
+            "-ffp-contract=off",
+            *own,
+        ]
         subprocess.run(
-            [*command, f"-DONEPASS_ISA={isa}", "-c", str(source), "-o", str(objects[isa])], check=True
+            [*command, f"-DONEPASS_ISA={isa}", "-c", str(source), "-o", str(objects[isa])],
+            check=True,
         )
     return objects
 
@@ -65,7 +80,7 @@ def test_kernels_leak_no_code_of_their_instruction_set(tmp_path: Path) -> None:
     """A weak symbol (an inline function, a template) of the AVX-512 object could be linked into the baseline."""
     for isa, path in kernel_objects(tmp_path).items():
         symbols = [line.split() for line in tool("nm", "--defined-only", str(path)).splitlines()]
-        shared = [s[-1] for s in symbols if s[-2].isupper() and s[-2] != "N" or s[-2] in "vwu"]
+        shared = [s[-1] for s in symbols if (s[-2].isupper() and s[-2] != "N") or s[-2] in "vwu"]
         assert len(shared) == 1, shared
         assert f"update_{isa}" in shared[0]
 
@@ -138,12 +153,23 @@ def test_source_uses_nothing_newer_than_its_oldest_python() -> None:
     import ast
 
     root = Path(onepass.__file__).parent
-    newer = {"add_note", "ExceptionGroup", "BaseExceptionGroup", "except*", "tomllib", "StrEnum", "batched"}
+    newer = {
+        "add_note",
+        "ExceptionGroup",
+        "BaseExceptionGroup",
+        "except*",
+        "tomllib",
+        "StrEnum",
+        "batched",
+    }
     for path in sorted(root.rglob("*.py")):
         tree = ast.parse(path.read_text(), feature_version=(3, 10))
         names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         names |= {
-            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
         }
         assert not names & newer, f"{path.name}: {names & newer}"

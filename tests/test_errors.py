@@ -31,7 +31,11 @@ def test_hyper_parameter_in_the_constructor(wrong: Wrong) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [w for w in cases.WRONG if not {"fused", "nesterov"} & set(w.options) and w.options.get("betas") != (0, 0.999)],
+    [
+        w
+        for w in cases.WRONG
+        if not {"fused", "nesterov"} & set(w.options) and w.options.get("betas") != (0, 0.999)
+    ],
     ids=str,
 )
 def test_hyper_parameter_in_a_group(wrong: Wrong) -> None:
@@ -107,7 +111,9 @@ def values(params: list[Any], optimizer: Any) -> list[torch.Tensor]:
     ]
 
 
-def assert_refused(params: list[Any], optimizer: Any, match: str, error: Any = RuntimeError) -> None:
+def assert_refused(
+    params: list[Any], optimizer: Any, match: str, error: Any = RuntimeError
+) -> None:
     before = values(params, optimizer)
     versions = [p._version for p in params]
     with pytest.raises(error, match=match):
@@ -183,7 +189,9 @@ def test_storage_resized_to_nothing(case: Case, what: str) -> None:
     """FSDP frees memory like this; the message says which parameter."""
     params, optimizer = steppable(case)
     p = params[1]
-    victim = {"parameter": p, "gradient": p.grad, "state": optimizer.state[p][case.state_keys[0]]}[what]
+    victim = {"parameter": p, "gradient": p.grad, "state": optimizer.state[p][case.state_keys[0]]}[
+        what
+    ]
     victim.untyped_storage().resize_(0)
     others = [params[0], params[2]]
     before = [x.detach().clone() for x in others]

@@ -16,7 +16,9 @@ from tests.cases import Case
 from tests.helpers import run_in_children
 
 
-def numbers(case: Case, dtype: torch.dtype, count: int, steps: int, **more: Any) -> list[torch.Tensor]:
+def numbers(
+    case: Case, dtype: torch.dtype, count: int, steps: int, **more: Any
+) -> list[torch.Tensor]:
     """Return weights and states after a few steps."""
     generator = torch.Generator().manual_seed(11)
     p = torch.nn.Parameter(torch.randn(count, generator=generator).to(dtype))
@@ -51,14 +53,14 @@ def test_split_into_tensors(case: Case, dtype: torch.dtype) -> None:
     cuts = [1, 2, 5, 64, 63, 129, 0, 511, 7, 718]
     assert sum(cuts) == 1500
     one = torch.nn.Parameter(whole.clone())
-    many = [torch.nn.Parameter(x) for x in whole.clone().split(cuts)]
+    many = [torch.nn.Parameter(x) for x in torch.split(whole.clone(), cuts)]
     optimizers = [
         case.ours([one]),
         case.ours([{"params": many[:3]}, {"params": many[3:4]}, {"params": many[4:]}]),
     ]
     for _ in range(3):
         one.grad = torch.randn(1500).to(dtype)
-        for p, g in zip(many, one.grad.split(cuts), strict=True):
+        for p, g in zip(many, torch.split(one.grad, cuts), strict=True):
             p.grad = g
         for optimizer in optimizers:
             optimizer.step()
@@ -110,7 +112,20 @@ def digests() -> dict[str, str]:
     """Return a digest of the results of every optimizer and dtype: ordinary numbers, and those at the edges."""
     found = {}
     edge = torch.tensor(
-        [0.0, -0.0, 1e-45, -1e-40, 1e-38, 3e38, -3e38, float("inf"), float("nan"), 65504.0, 65520.0, 6e-8]
+        [
+            0.0,
+            -0.0,
+            1e-45,
+            -1e-40,
+            1e-38,
+            3e38,
+            -3e38,
+            float("inf"),
+            float("nan"),
+            65504.0,
+            65520.0,
+            6e-8,
+        ]
     )
     for case in cases.CASES:
         for dtype in cases.DTYPES:
@@ -125,7 +140,9 @@ def digests() -> dict[str, str]:
                 optimizer.step()
             results = [p.detach(), *(optimizer.state[p][key] for key in case.state_keys)]
             # which NaN it is depends on the order of operands, which compilers choose
-            found[f"{case} {dtype} edges"] = digest([x.nan_to_num(7.0, float("inf"), -float("inf")) for x in results])
+            found[f"{case} {dtype} edges"] = digest(
+                [x.nan_to_num(7.0, float("inf"), -float("inf")) for x in results]
+            )
     return found
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import cases, tolerances
@@ -22,7 +23,9 @@ sparse_cases = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # torch's own, in its Adagrad
+@pytest.mark.filterwarnings(
+    "ignore:Sparse invariant checks:UserWarning"
+)  # torch's own, in its Adagrad
 @sparse_cases
 def test_sparse_gradients(case: Case) -> None:
     results = []
@@ -35,7 +38,7 @@ def test_sparse_gradients(case: Case) -> None:
             optimizer.zero_grad()
             loss: Any = model[1](model[0](index)).square().sum()
             loss.backward()
-            assert model[0].weight.grad.is_sparse
+            assert next(model.parameters()).grad.is_sparse  # type: ignore[union-attr]
             optimizer.step()
         results.append(optimizer)
     assert_same(*results, **tolerances.accumulated(4))
@@ -61,7 +64,7 @@ def test_sparse_and_dense_gradients_in_one_group(case: Case) -> None:
 
 @pytest.mark.parametrize("case", [cases.BY_ID["adam"], cases.BY_ID["rmsprop"]], ids=str)
 def test_sparse_gradients_that_torch_refuses(case: Case) -> None:
-    """torch's error, and the other group is not half-updated."""
+    """Torch's error, and the other group is not half-updated."""
     (p, q) = parameters([(5,), (6, 3)])
     optimizer = case.ours([{"params": [p]}, {"params": [q]}])
     p.grad, q.grad = torch.ones(5), torch.ones(6, 3).to_sparse()
@@ -138,22 +141,26 @@ def test_differentiable_group_beside_a_plain_one(case: Case) -> None:
 class Dispatching(torch.Tensor):
     """A subclass whose numbers are elsewhere: it has shape and dtype, but no memory of its own."""
 
-    inner: torch.Tensor
+    numbers: torch.Tensor
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> Dispatching:
-        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
+        return torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, dtype=inner.dtype, device=inner.device, strides=inner.stride()
         )
 
     def __init__(self, inner: torch.Tensor) -> None:
-        self.inner = inner
+        self.numbers = inner
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG003
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, _types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         from torch.utils._pytree import tree_map_only
 
-        inner_args, inner_kwargs = tree_map_only(Dispatching, lambda t: t.inner, (args, kwargs or {}))
+        inner_args, inner_kwargs = tree_map_only(
+            Dispatching, lambda t: t.numbers, (args, kwargs or {})
+        )
         out = func(*inner_args, **inner_kwargs)
         if func.__name__.endswith("_.Scalar") or func.__name__.split(".")[0].endswith("_"):
             return args[0]
@@ -168,7 +175,7 @@ class Watching(torch.Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         cls.seen.append(getattr(func, "__name__", str(func)))
-        return super().__torch_function__(func, types, args, kwargs or {})
+        return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
 
 
 @cases.classes
@@ -183,7 +190,7 @@ def test_wrapper_subclass(case: Case) -> None:
         optimizer.step()
         torchs.step()
     assert isinstance(p.data, Dispatching)
-    torch.testing.assert_close(p.data.inner, q.detach(), **tolerances.accumulated(3))
+    torch.testing.assert_close(p.data.numbers, q.detach(), **tolerances.accumulated(3))
 
 
 @cases.classes
@@ -211,13 +218,18 @@ class Plain(nn.Parameter):
 def test_plain_subclasses(case: Case) -> None:
     ours = [Plain(torch.randn(5)), nn.Buffer(torch.randn(5)).requires_grad_()]
     theirs = twin([nn.Parameter(p.detach().clone()) for p in ours])
-    optimizer, torchs = case.ours(ours, l1_decay=1e-30), case.torchs(theirs)  # with our option: the kernels
+    optimizer, torchs = (
+        case.ours(ours, l1_decay=1e-30),
+        case.torchs(theirs),
+    )  # with our option: the kernels
     for _ in range(3):
         gradients(ours, theirs)  # type: ignore[arg-type]
         optimizer.step()
         torchs.step()
     for p, q in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(p.detach(), q.detach(), check_dtype=False, **tolerances.accumulated(3))
+        torch.testing.assert_close(
+            p.detach(), q.detach(), check_dtype=False, **tolerances.accumulated(3)
+        )
 
 
 @cases.classes
@@ -305,7 +317,7 @@ def test_zero_tensors_as_gradients(case: Case) -> None:
 
 def test_mkldnn_tensors() -> None:
     """Dense numbers in a layout without strides."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         pytest.skip("no mkldnn")
     case = cases.BY_ID["sgd-momentum"]
     (q,) = parameters([(4, 4)])
@@ -331,11 +343,14 @@ def test_own_option_on_a_group_that_falls_back(case: Case, cause: str) -> None:
     elif cause == "subclass":
         q = nn.Parameter(Dispatching(torch.randn(5)))
     optimizer = case.ours(
-        [{"params": [p]}, {"params": [q], "l1_decay": 0.125, "differentiable": cause == "differentiable"}]
+        [
+            {"params": [p]},
+            {"params": [q], "l1_decay": 0.125, "differentiable": cause == "differentiable"},
+        ]
     )
     p.grad = torch.ones(5)
     q.grad = Dispatching(torch.ones(5)) if cause == "subclass" else torch.ones_like(q)
-    numbers = q.inner if cause == "subclass" else q
+    numbers = q.numbers if cause == "subclass" else q
     kept = [x.detach().clone() for x in (p, numbers)]
     states = {key: len(value) for key, value in optimizer.state.items()}
     with pytest.raises(RuntimeError, match=r"l1_decay=0\.125.*group 1"):
@@ -354,10 +369,12 @@ def test_own_option_on_a_group_that_falls_back(case: Case, cause: str) -> None:
 
 @cases.classes
 def test_fallback_in_a_dispatch_mode(case: Case) -> None:
-    class Counting(TorchDispatchMode):
+    class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         calls = 0
 
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             self.calls += 1
             return func(*args, **(kwargs or {}))
 
@@ -365,7 +382,7 @@ def test_fallback_in_a_dispatch_mode(case: Case) -> None:
     optimizer = case.ours([c])
     c.grad = torch.ones(3, dtype=torch.complex64)
     before = c.detach().clone()
-    with Counting() as mode:
+    with Counting() as mode:  # type: ignore[no-untyped-call]
         optimizer.step()
     assert mode.calls
     assert not torch.equal(c, before)
@@ -408,10 +425,11 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if not dist.is_available() or not dist.is_gloo_available():
         pytest.skip("this torch has no gloo")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = dist.FileStore(str(tmp_path_factory.mktemp("store") / "file"), 1)
+    path = str(tmp_path_factory.mktemp("store") / "file")
+    store = dist.FileStore(path, 1)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        yield dist.init_device_mesh("cpu", (1,))
+        yield init_device_mesh("cpu", (1,))
     finally:
         dist.destroy_process_group()
 

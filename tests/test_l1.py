@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -94,7 +96,11 @@ def test_per_group(case: Case) -> None:
             {"params": params[2:], "l1_decay": 0.4, "l1_mode": "subgradient"},
         ]
     )
-    options = [{}, {"l1_decay": 0.5}, {"l1_decay": 0.4, "l1_mode": "subgradient"}]
+    options: list[dict[str, Any]] = [
+        {},
+        {"l1_decay": 0.5},
+        {"l1_decay": 0.4, "l1_mode": "subgradient"},
+    ]
     others = [case.ours([p], **more) for p, more in zip(plain, options, strict=True)]
     for _ in range(3):
         gradients(params, plain)
@@ -110,13 +116,14 @@ def test_changed_between_steps(case: Case) -> None:
     """Switched on, off and over in a running group."""
     (p,) = parameters([(70,)])
     optimizer = case.ours([p])
-    for options in (
+    changes: list[dict[str, Any]] = [
         {},
         {"l1_decay": 0.3},
         {"l1_decay": 0.3, "l1_mode": "subgradient"},
         {"l1_decay": 0.0, "l1_mode": "subgradient"},
         {"l1_decay": 0.2, "l1_mode": "proximal"},
-    ):
+    ]
+    for options in changes:
         optimizer.param_groups[0].update(options)
         gradients([p])
         value, magnitude, _ = expected_step(case, optimizer, p, **options)

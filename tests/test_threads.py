@@ -43,7 +43,7 @@ def test_one_thread_starts_none() -> None:
 
 
 def test_set_num_threads_holds_in_other_threads() -> None:
-    """torch's setting is the process's: a thread that is started later must obey it, too."""
+    """Torch's setting is the process's: a thread that is started later must obey it, too."""
     torch.set_num_threads(1)
     seen: list[int] = []
     thread = threading.Thread(target=lambda: seen.append(_core.available_threads()))
@@ -55,7 +55,9 @@ def test_set_num_threads_holds_in_other_threads() -> None:
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_one_openmp_runtime() -> None:
     cases.BY_ID["sgd"].ours(parameters([(3,)])).step()
-    mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
+    mapped = {
+        line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line
+    }
     runtimes = {
         Path(name).resolve()
         for name in mapped
@@ -163,6 +165,26 @@ def test_other_threads_run_during_a_large_step(case: Case) -> None:
     assert bool(p.isfinite().all())
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_parameters_that_share_memory(threads: int) -> None:
+    """Weights tied by `a.data = b.data`: torch updates them one after the other, for each of their gradients.
+
+    Two threads that each take one of such parameters lose updates.
+    """
+    torch.set_num_threads(threads)
+    for _ in range(5):
+        tied = [torch.zeros(8192) for _ in range(8)]
+        params = [torch.nn.Parameter(x) for x in tied for _ in range(2)]
+        assert params[0].data_ptr() == params[1].data_ptr()
+        for p in params:
+            p.grad = torch.full((8192,), -1.0)
+        optimizer = cases.BY_ID["sgd"].ours(params, lr=1.0)
+        for _ in range(100):
+            optimizer.step()
+        for x in tied:
+            assert bool((x == 200).all())
+
+
 FORK = """
 import os, signal, sys
 import numpy, torch, onepass
@@ -180,7 +202,7 @@ optimizer.step()
 once = numbers(p)
 child = os.fork()
 if child == 0:
-    signal.alarm(20)  # ends a child that hangs
+    signal.alarm(10)  # ends a child that hangs
     q, other = new(kind) if {fresh} else (p, optimizer)
     other.step()
     same = (numbers(q) == once).all() if {fresh} else not (numbers(q) == once).any()
@@ -193,10 +215,12 @@ optimizer.step()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 @pytest.mark.parametrize(
-    ("name", "fresh"), [("SGD", True), ("Adam", False), ("Adam", True)], ids=["no state", "old state", "new state"]
+    ("name", "fresh"),
+    [("SGD", True), ("Adam", False), ("Adam", True)],
+    ids=["no state", "old state", "new state"],
 )
 def test_fork_after_a_large_step(name: str, fresh: bool) -> None:
-    """libgomp's threads do not exist in a forked child: neither the step nor making its state may wait for them."""
+    """Libgomp's threads do not exist in a forked child: neither the step nor making its state may wait for them."""
     done = run_python(FORK.format(kind=name, fresh=fresh), timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
 
@@ -222,7 +246,7 @@ def test_spawned_process_updates_shared_memory() -> None:
     process.start()
     process.join(120)
     assert process.exitcode == 0
-    assert ours[0].is_shared()
+    assert ours[0].untyped_storage().is_shared()
     _train_shared(optimizer, 2)
     for _ in range(6):
         for q in theirs:
