@@ -36,6 +36,10 @@ class Plan {
   // Multiplies all gradients on their way to the rules.
   void scale_gradients(double factor);
 
+  // To be called before `run`. Threads take tensors in any order, unless parameters share memory (tied by `data`): then
+  // one thread takes them in turn. `disjoint` remembers the addresses of parameters that do not.
+  void settle_order(uint64_t& disjoint);
+
   // Updates everything, in one parallel region.
   void run(const Isa& isa) const;
 
@@ -46,6 +50,7 @@ class Plan {
   bool is_dense() const { return strided_.empty(); }
 
  private:
+  bool has_shared_memory() const;
   uint32_t scalars_for(double t, bool new_average);
   template <class Kernel>
   void each_stretch(const Kernel& kernel) const;
@@ -58,6 +63,7 @@ class Plan {
   size_t group_start_ = 0;                             // index of the group's first entry there
   StridedStore strided_;
   int64_t elements_ = 0;
+  bool in_order_ = false;
 };
 
 // Names of the rules, and how many states each has.

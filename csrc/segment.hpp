@@ -7,6 +7,9 @@ namespace onepass {
 
 enum class Dtype : uint8_t { f32, f64, bf16, f16, i16, u8 };
 
+constexpr int64_t dtype_sizes[] = {4, 8, 2, 2, 2, 1};
+constexpr int64_t size_of(Dtype dtype) { return dtype_sizes[static_cast<int>(dtype)]; }
+
 // Operands, in this order everywhere. A tensor need not have all of them.
 constexpr int param = 0, grad = 1, first_state = 2, max_states = 3;
 constexpr int ema = first_state + max_states;

@@ -155,8 +155,7 @@ inline void update(const Segment& segment, const Scalars& scalars, int64_t begin
   if (direct != nullptr) {
     void* data[max_operands] = {};
     for (int k = 0; k < max_operands; ++k) {
-      if (segment.has(k))
-        data[k] = static_cast<char*>(segment.data[k]) + begin * dtype_size[static_cast<int>(segment.dtype[k])];
+      if (segment.has(k)) data[k] = static_cast<char*>(segment.data[k]) + begin * size_of(segment.dtype[k]);
     }
     direct->by_rule[segment.rule](data, end - begin, scalars);
   } else if (segment.dtype[param] == Dtype::f64) {

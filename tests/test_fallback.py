@@ -272,20 +272,6 @@ def test_lazily_negated_gradients(case: Case, shape: tuple[int, ...]) -> None:
 
 
 @cases.classes
-def test_lazily_negated_gradients_that_are_contiguous(case: Case) -> None:
-    ours = parameters([(8,)])
-    theirs = twin(ours)
-    optimizer, torchs = case.ours(ours), case.torchs(theirs)
-    for _ in range(3):
-        gradients(theirs)
-        assert theirs[0].grad is not None
-        ours[0].grad = torch._neg_view(-theirs[0].grad)
-        optimizer.step()
-        torchs.step()
-    assert_same(optimizer, torchs, **tolerances.accumulated(3))
-
-
-@cases.classes
 def test_lazily_negated_parameter_and_state(case: Case) -> None:
     ours = parameters([(7,)])
     theirs = twin(ours)

@@ -60,6 +60,7 @@ struct Memory {
 
   std::vector<Entry> entries;  // one per parameter, over all groups
   uint64_t state_version = 0;  // of the dict of states at the end of the last step
+  uint64_t disjoint = 0;       // fingerprint of a plan whose parameters do not share memory
 };
 
 }  // namespace onepass

@@ -68,7 +68,11 @@ PYBIND11_MODULE(_core, m) {
     for (const onepass::Isa& isa : onepass::built_isas()) supported[isa.name] = isa.supported();
     return supported;
   });
-  m.def("available_threads", &onepass::available_threads);
+  m.def("available_threads", [] {
+    onepass::meet_threads_of_torch();
+    return onepass::available_threads();
+  });
+  m.def("in_forked_child", &onepass::in_forked_child);
   m.attr("quantised_block") = onepass::quantised_block;
   m.attr("version") = ONEPASS_VERSION;
   m.attr("compiler") = ONEPASS_COMPILER;

@@ -109,9 +109,17 @@ void Clip::measure(double square_sum) {
   if (std::isinf(max_norm)) coefficient = 1;
 }
 
+void meet_threads_of_torch() {
+  // torch.set_num_threads reaches a thread when torch first asks for the number in it.
+  thread_local bool met = false;
+  if (!met) py::module_::import("torch").attr("get_num_threads")();
+  met = true;
+}
+
 py::object step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, const Request& request) {
+  meet_threads_of_torch();
   Borrowed scratch;
-  reader.clear();
+  Reader::clear();
   Trouble trouble;
   py::list updated;
   Gatherer gatherer(reader, memory, state.ptr());
@@ -161,6 +169,7 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
   if (!trouble.uncovered.empty() || !trouble.repair.empty() || !trouble.invalid.empty()) return py::cast(trouble);
   if (request.dry) return updated;
 
+  scratch->plan.settle_order(memory.disjoint);
   Clip* const clip = request.clip.is_none() ? nullptr : request.clip.cast<Clip*>();
   without_gil(scratch->plan.elements(), [&] {
     if (clip != nullptr) {
@@ -197,8 +206,9 @@ void quantise_state(Reader& reader, py::handle values, py::handle codes, py::han
 }
 
 double square_sum(Reader& reader, const py::list& params) {
+  meet_threads_of_torch();
   Borrowed scratch;
-  reader.clear();
+  Reader::clear();
   scratch->plan.begin_group({});
   for (const py::handle parameter : params) {
     py::object gradient = py::reinterpret_steal<py::object>(reader.gradient(parameter.ptr()));

@@ -36,6 +36,9 @@ struct Request {
   uint64_t seed, draw;           // of stochastic rounding
 };
 
+// Has torch.set_num_threads hold in the calling thread, too.
+void meet_threads_of_torch();
+
 // Does one step for all groups. Returns the updated parameters of each group, or a Trouble.
 pybind11::object step(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state,
                       const Request& request);

@@ -129,6 +129,9 @@ def isas() -> dict[str, bool]:
 def available_threads() -> int:
     """Return how many threads a step may use now."""
 
+def in_forked_child() -> bool:
+    """Return whether this process was forked from one that had loaded the extension."""
+
 # The augmentation: csrc/binding/augment.cpp.
 
 def philox(

@@ -25,6 +25,14 @@ from onepass.optim.report import Report, nonfinite_names
 Group = dict[str, Any]
 _NONE: set[tuple[int, int]] = set()
 _NO_EXTRAS = states.Extras()
+_NOTHING: tuple[Any, ...] = (
+    [],
+    0,
+    (),
+    False,
+    (1.0, math.inf, 0.0, 0.0, 1.0, 0.0, 0.0, False),
+    _NO_EXTRAS,
+)  # for the kernels to do
 _APPLIED: tuple[bool, None, None, list[str]] = (True, None, None, [])
 
 
@@ -238,11 +246,14 @@ class OnePass(Optimizer):
         groups = self.param_groups
         while True:
             for i in foreign:
-                work[i] = ([], *work[i][1:])
+                work[i] = _NOTHING
             found = self._run(work, None, dry=True)
-            if isinstance(found, list) or not found.uncovered:
+            if isinstance(found, list):
                 break
-            foreign.update(found.uncovered)
+            zero = {g for g, i in found.invalid if states.has_zero_gradient(groups[g]["params"][i])}
+            if not zero and not found.uncovered:
+                break
+            foreign.update(found.uncovered, zero)
         broken = []
         if not isinstance(found, list):
             broken = found.repair
@@ -275,6 +286,8 @@ class OnePass(Optimizer):
 
     def _work(self, group: Group, unscale: float) -> tuple[Any, ...]:
         """Return a group as `_core.step` takes it."""
+        if group["differentiable"]:
+            return _NOTHING
         (number, keys), hyper = self.rule(group)
         lr = float(group["lr"])
         decay = float(group["weight_decay"])

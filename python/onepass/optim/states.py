@@ -69,6 +69,11 @@ def refuse(groups: list[Group], g: int, i: int) -> None:
     raise RuntimeError(message)
 
 
+def has_zero_gradient(p: torch.Tensor) -> bool:
+    """Return whether a gradient is torch's zero without memory."""
+    return p.grad is not None and p.grad._is_zerotensor()
+
+
 def diagnose(optimizer: OnePass, groups: list[Group], g: int, i: int) -> None:
     """Raise if the state of a parameter cannot be completed or converted."""
     p = groups[g]["params"][i]
@@ -118,7 +123,7 @@ def complete(
         step=all(state.get(key) is None and state.get(code_key(key)) is None for key in core),
         average=extras.ema is not None and state.get(EMA) is None,
     )
-    with torch.no_grad():
+    with torch.no_grad(), _no_pool_after_fork():
         if optimizer.counted:
             _complete_step(state)
         for key in keys:
@@ -131,6 +136,20 @@ def complete(
         if extras.master and p.dtype in (torch.bfloat16, torch.float16):
             _keep(state, MASTER, p, torch.int16 if p.dtype == torch.bfloat16 else torch.float32)
     return first
+
+
+@contextmanager
+def _no_pool_after_fork() -> Iterator[None]:
+    """Keep torch from waiting for threads that fork has not copied."""
+    threads = torch.get_num_threads()
+    if _core.in_forked_child() and threads > 1:
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+    else:
+        yield
 
 
 def _complete_step(state: dict[str, Any]) -> None:
