@@ -57,7 +57,7 @@ Gatherer::Gatherer(Reader& reader, Memory& memory, PyObject* state)
 Found Gatherer::read(const GroupView& group, PyObject* parameter, Memory::Entry& entry) {
   gradient = py::reinterpret_steal<py::object>(reader_.gradient(parameter));
   if (gradient.is_none()) return Found::nothing;
-  operands = {};
+  for (bool& has : operands.has) has = false;
   TensorView &p = operands.view[param], &g = operands.view[grad];
   if (!reader_.read(parameter, p) || !is_floating(p) || !free_of_overlap(p)) return Found::uncovered;
   if (!reader_.read(gradient.ptr(), g) || (g.dtype != p.dtype && g.dtype != Dtype::f32)) return Found::uncovered;

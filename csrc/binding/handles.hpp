@@ -25,9 +25,10 @@ class Slot {
   // Takes a CPU tensor that `view` describes, where that is possible and pays.
   void hold(PyObject* tensor, const TensorView& view);
 
-  // Asks the processor to fetch what `read` will touch.
-  void prefetch() const {
+  // Asks the processor to fetch what `read` will touch, if there is anything.
+  bool prefetch() const {
     if (handle_ != nullptr) __builtin_prefetch(*static_cast<void* const*>(handle_));
+    return handle_ != nullptr;
   }
 
   // False if the tensor is no longer what it was when it was taken: on the CPU, of the same dtype.

@@ -66,7 +66,9 @@ void without_gil(int64_t elements, const Work& work) {
 // Has the processor fetch what reading this parameter will touch.
 void prefetch(PyObject* parameter, const Memory::Entry& entry) {
   __builtin_prefetch(parameter);
-  for (const Slot& slot : entry.slot) slot.prefetch();
+  for (const Slot& slot : entry.slot) {
+    if (!slot.prefetch()) break;
+  }
 }
 
 py::list with_gradient(const py::list& params) {
@@ -77,20 +79,11 @@ py::list with_gradient(const py::list& params) {
   return some;
 }
 
-// Whether a parameter stands in the group twice. Parameters that were all different in the last step still are.
-bool has_duplicates(const py::list& params, Memory::Entry* entries) {
-  bool known = true;
-  for (size_t i = 0; i < params.size(); ++i) {
-    PyObject* const parameter = PyList_GET_ITEM(params.ptr(), static_cast<Py_ssize_t>(i));
-    known = known && entries[i].seen == parameter;
-    entries[i].seen = parameter;
-  }
-  if (known) return false;
+// Whether a parameter stands in the group twice.
+bool has_duplicates(const py::list& params) {
   std::unordered_set<PyObject*> all;
   for (const py::handle parameter : params) {
-    if (all.insert(parameter.ptr()).second) continue;
-    entries[0].seen = nullptr;
-    return true;
+    if (!all.insert(parameter.ptr()).second) return true;
   }
   return false;
 }
@@ -135,15 +128,14 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
     Memory::Entry* const entries = memory.entries.data() + place;
     place += size;
     const size_t before = scratch->gradients.size();
-    if (has_duplicates(group.params, entries)) {  // torch steps them one after the other
-      trouble.uncovered.append(g);
-      continue;
-    }
+    bool known = true;  // parameters that were all different in the last step still are
 
     for (size_t i = 0; i < std::min(size, group.params.size()); ++i) {
       const auto at = [&](size_t index) { return PyList_GET_ITEM(group.params.ptr(), static_cast<Py_ssize_t>(index)); };
       constexpr size_t ahead = 4;
       if (i + ahead < size) prefetch(at(i + ahead), entries[i + ahead]);
+      known = known && entries[i].seen == at(i);
+      entries[i].seen = at(i);
       const Found found = gatherer.read(group, at(i), entries[i]);
       if (found == Found::nothing) continue;
       if (found == Found::uncovered) {
@@ -161,6 +153,10 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
       }
       scratch->plan.add(gatherer.operands, t, contains(request.first_averages, g, i));
       scratch->gradients.push_back(std::move(gatherer.gradient));
+    }
+    if (!known && has_duplicates(group.params)) {  // torch steps them one after the other
+      entries[0].seen = nullptr;
+      trouble.uncovered.append(g);
     }
     const bool all = scratch->gradients.size() - before == size;
     updated.append(all ? group.params : with_gradient(group.params));
