@@ -49,7 +49,7 @@ uint64_t version_of(PyObject* dict);
 // What an optimizer keeps from one step to the next: never where a tensor was, only how to find quickly where it is
 // now, so that forgetting all of it changes nothing but the time of the next step.
 struct Memory {
-  static constexpr int slots = 2 * max_states + 3;  // with scales, step count, average and master
+  static constexpr int slots = 2 * max_states + 4;  // with scales, step count, average, master and anchor
 
   struct Entry {
     PyObject* seen = nullptr;       // the parameter of the last step; compared, never followed

@@ -87,7 +87,10 @@ class Adagrad(OnePass, torch.optim.Adagrad):
         )
 
         for group in self.param_groups:
-            if group.keys() & {"state_dtype", "master_weights"}:  # torch has made state of another dtype
+            if group.keys() & {
+                "state_dtype",
+                "master_weights",
+            }:  # torch has made state of another dtype
                 for p in group["params"]:
                     del self.state[p]
 

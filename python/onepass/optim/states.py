@@ -15,7 +15,7 @@ from onepass.optim.scheduled import COUNT
 if TYPE_CHECKING:
     from onepass.optim.base import Group, OnePass
 
-EMA, MASTER = "ema", "master"
+EMA, MASTER, ANCHOR = "ema", "master", "anchor"
 _READABLE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _KINDS = {
     "exp_avg_sq": 1,
@@ -32,6 +32,7 @@ class Extras(NamedTuple):
     scales: tuple[str, ...] = ()
     ema: str | None = None
     master: str | None = None
+    anchor: str | None = None
 
 
 class First(NamedTuple):
@@ -90,7 +91,7 @@ def _problem(optimizer: OnePass, state: Any, p: torch.Tensor) -> str | None:
     missing = [key for key in core if state.get(key) is None and state.get(code_key(key)) is None]
     if missing and len(missing) < len(core):
         return f"{missing[0]!r} is missing"
-    shaped = [*optimizer.state_keys, *map(code_key, optimizer.state_keys), EMA, MASTER]
+    shaped = [*optimizer.state_keys, *map(code_key, optimizer.state_keys), EMA, MASTER, ANCHOR]
     for key in shaped:
         value = state.get(key)
         if value is None:
@@ -290,7 +291,7 @@ def restore_dtypes(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
                     continue
                 if key in optimizer.state_keys:
                     dtype = state_dtype(own, p) if value.dtype in _READABLE else value.dtype
-                elif key in (EMA, MASTER) or key.endswith(("_code", "_scale")):
+                elif key in (EMA, MASTER, ANCHOR) or key.endswith(("_code", "_scale")):
                     dtype = value.dtype
                 else:
                     continue
