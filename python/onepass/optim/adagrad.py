@@ -8,7 +8,7 @@ import torch
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from onepass.optim import options
+from onepass.optim import options, states
 from onepass.optim.base import Group, OnePass, Rule, rule
 from onepass.optim.checks import at_least
 
@@ -93,6 +93,7 @@ class Adagrad(OnePass, torch.optim.Adagrad):
             }:  # torch has made state of another dtype
                 for p in group["params"]:
                     del self.state[p]
+        states.prefer_huge_pages(self, "sum")
 
     def check(self, group: Group) -> None:
         """Raise ValueError for a hyper-parameter out of range."""

@@ -394,7 +394,7 @@ class OnePass(Optimizer):
         """Take in the state of a pickled or loaded optimizer."""
         if self.counted:
             for own in state["state"].values():
-                if own and "step" not in own:  # which torch takes for granted
+                if states.ANCHOR in own and "step" not in own:  # which torch takes for granted
                     own["step"] = torch.tensor(0.0)
         super().__setstate__(state)
         self._forget()
