@@ -40,7 +40,9 @@ def decode(codes: torch.Tensor, scales: torch.Tensor, *, nonnegative: bool) -> t
             * np.where(magnitude == 0, 0.0, value)
             * scales.double().numpy().repeat(BLOCK)[: flat.size]
         )
-    there = torch.from_numpy(value.astype(np.float32).astype(np.float64)).reshape([codes.shape[d] for d in order])
+    there = torch.from_numpy(value.astype(np.float32).astype(np.float64)).reshape(
+        [codes.shape[d] for d in order]
+    )
     return there.permute([order.index(d) for d in range(codes.dim())])
 
 
