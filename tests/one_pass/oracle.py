@@ -28,7 +28,8 @@ def decode(codes: torch.Tensor, scales: torch.Tensor, *, nonnegative: bool) -> t
 
     The highest code is the block's scale, 8 codes further down stand for half of it, and a value is a float32.
     """
-    order = sorted(range(codes.dim()), key=lambda d: -codes.stride(d))  # blocks follow the memory
+    strides = codes.stride()
+    order = sorted(range(codes.dim()), key=lambda d: -strides[d])  # blocks follow the memory
     flat = codes.permute(order).reshape(-1).numpy()
     sign = np.ones(flat.size) if nonnegative else np.where(flat & 0x80, -1.0, 1.0)
     magnitude = flat.astype(int) if nonnegative else flat.astype(int) & 0x7F
@@ -52,9 +53,11 @@ def weights(optimizer: Optimizer, p: torch.Tensor) -> torch.Tensor:
     if master is None:
         return p.detach().to(torch.float64)
     if master.dtype == torch.float32:
-        return master.to(torch.float64)
-    high = p.detach().view(torch.int16).to(torch.int32) << 16
-    return (high + master.to(torch.int32)).view(torch.float32).to(torch.float64)
+        whole: torch.Tensor = master
+    else:
+        high = p.detach().view(torch.int16).to(torch.int32) << 16
+        whole = (high + master.to(torch.int32)).view(torch.float32)
+    return whole.to(torch.float64)
 
 
 def states(optimizer: Optimizer, p: torch.Tensor) -> dict[str, Any]:

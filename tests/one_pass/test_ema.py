@@ -193,7 +193,8 @@ def test_swaps_back_when_the_block_raises(error: type[BaseException]) -> None:
 
 def test_parameters_without_an_average_stay() -> None:
     p, q = parameters([(5,), (6,)])
-    optimizer = onepass.SGD([{"params": [p], "ema_decay": 0.5}, {"params": [q]}], lr=0.1)
+    groups: list[dict[str, Any]] = [{"params": [p], "ema_decay": 0.5}, {"params": [q]}]
+    optimizer = onepass.SGD(groups, lr=0.1)
     gradients([p, q])
     optimizer.step()
     optimizer.state[p]["ema"].fill_(3.0)

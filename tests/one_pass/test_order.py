@@ -166,7 +166,7 @@ def test_all_options_at_once(case: Case, dtype: torch.dtype) -> None:
 @cases.classes
 def test_options_belong_to_their_group(case: Case) -> None:
     """What one group asks for leaves no trace in another."""
-    options = [
+    options: list[dict[str, Any]] = [
         {"l1_decay": 0.2},
         {"l1_decay": 0.2, "l1_mode": "subgradient"},
         {"ema_decay": 0.5},

@@ -43,10 +43,12 @@ def trained(
     torch.manual_seed(0)
     dtype, options = PRECISIONS[precision]
     total = sum(sizes)
-    params = [torch.nn.Parameter(x.clone()) for x in torch.randn(total).to(dtype).split(sizes)]
+    params = [
+        torch.nn.Parameter(x.clone()) for x in torch.split(torch.randn(total).to(dtype), sizes)
+    ]
     optimizer = case.ours(params, **EVERYTHING, **options)
     for _ in range(steps):
-        for p, grad in zip(params, torch.randn(total).to(dtype).split(sizes), strict=True):
+        for p, grad in zip(params, torch.split(torch.randn(total).to(dtype), sizes), strict=True):
             p.grad = grad.clone()
         optimizer.step()
     return optimizer, params
@@ -216,7 +218,7 @@ def test_model_that_becomes_channels_last(case: Case, precision: str) -> None:
         optimizer = case.ours([p], **{**EVERYTHING, "max_grad_norm": None}, **options)
         for step in range(4):
             if converted and step == 2:
-                module.to(memory_format=torch.channels_last)
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 assert not p.is_contiguous()
             g = torch.randn(5, 6, 3, 3).to(dtype)
             p.grad = g.to(memory_format=torch.channels_last) if not p.is_contiguous() else g
@@ -270,7 +272,7 @@ def test_conversion_of_8_bits_in_another_layout(amsgrad: bool) -> None:
         optimizer = cases.BY_ID["adam"].ours([p], state_dtype="8bit")
         for step in range(6):
             if step == 2 and converted:
-                module.to(memory_format=torch.channels_last)
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if step == 2:
                 optimizer.param_groups[0]["amsgrad"] = amsgrad
             if step == 4:

@@ -101,7 +101,7 @@ def test_skipping_is_the_same_as_not_stepping(case: Case) -> None:
 
 @cases.classes
 def test_names_of_the_parameters(case: Case) -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    model: Any = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
     optimizer = case.ours(
         [
             {"params": list(model[0].named_parameters(prefix="0"))},
@@ -111,8 +111,8 @@ def test_names_of_the_parameters(case: Case) -> None:
     )
     for p in model.parameters():
         p.grad = torch.ones_like(p)
-    model[0].bias.grad[2] = NAN  # type: ignore[index, union-attr]
-    model[1].weight.grad[1, 1] = INF  # type: ignore[index, union-attr]
+    model[0].bias.grad[2] = NAN
+    model[1].weight.grad[1, 1] = INF
     optimizer.step()
     assert optimizer.report.nonfinite == ["0.bias", "1.weight"]
 

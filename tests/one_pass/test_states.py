@@ -85,7 +85,7 @@ def varied(n: int, spread: float) -> torch.Tensor:
 
 
 def largest_of_block(x: torch.Tensor) -> torch.Tensor:
-    blocks = x.abs().split(oracle.BLOCK)
+    blocks = torch.split(x.abs(), oracle.BLOCK)
     return torch.cat([b.max().expand(b.numel()) for b in blocks])
 
 
@@ -117,7 +117,9 @@ def test_largest_of_a_block_is_exact(squared: bool) -> None:
     values = varied(1000, 5.0)
     found, _ = stored(values, squared=squared)
     exact = values * values if squared else values
-    for a, b in zip(found.split(oracle.BLOCK), exact.double().split(oracle.BLOCK), strict=True):
+    for a, b in zip(
+        torch.split(found, oracle.BLOCK), torch.split(exact.double(), oracle.BLOCK), strict=True
+    ):
         place = b.abs().argmax()
         assert a[place].item() == b[place].item()
 

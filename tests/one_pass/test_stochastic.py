@@ -259,11 +259,11 @@ def trained(
     case: Case, sizes: list[int], dtype: torch.dtype, *, steps: int = 3, **options: Any
 ) -> torch.Tensor:
     values = torch.randn(sum(sizes)).to(dtype)
-    params = [torch.nn.Parameter(part.clone()) for part in values.split(sizes)]
+    params = [torch.nn.Parameter(part.clone()) for part in torch.split(values, sizes)]
     optimizer = case.ours(params, rounding="stochastic", **options)
     for _ in range(steps):
         grads = torch.randn(sum(sizes)).to(dtype)
-        for p, grad in zip(params, grads.split(sizes), strict=True):
+        for p, grad in zip(params, torch.split(grads, sizes), strict=True):
             p.grad = grad.clone()
         optimizer.step()
     return torch.cat([p.detach() for p in params])

@@ -28,7 +28,9 @@ from onepass.schedule import (
 )
 
 SHAPES = [(5, 7), (70,), ()]
-LR: Schedule = Cosine(0.05, 6, final=0.001).warmup(2)
+LR: Any = Cosine(0.05, 6, final=0.001).warmup(
+    2
+)  # annotations of torch's arguments know no schedules
 DECAY: Schedule = Linear(0.1, 5, final=0.01)
 L1: Schedule = Step(0.02, 2, gamma=0.5)
 MOMENTUM: Schedule = MultiStep(0.5, [1, 3], gamma=1.2)
@@ -639,7 +641,7 @@ def test_torch_scheduler_and_schedule_is_an_error(case: Case, where: str) -> Non
     params = parameters(SHAPES)
     groups = [{"params": params[:1]}, {"params": params[1:]}]
     if where == "group":
-        groups[1]["lr"] = LR  # type: ignore[assignment]
+        groups[1]["lr"] = LR
     optimizer = case.ours(groups, lr=LR if where == "defaults" else 0.1)
     gradients(params)
     before = [p.detach().clone() for p in params]
