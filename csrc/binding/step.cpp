@@ -94,9 +94,10 @@ bool contains(const py::set& pairs, size_t group, size_t i) {
 
 }  // namespace
 
-void Clip::measure(double square_sum) {
-  norm = std::sqrt(square_sum) * std::abs(unscale);
-  if (skip_nonfinite && !std::isfinite(norm)) skipped = true;
+void Clip::measure(const Plan& plan) {
+  norm = std::sqrt(plan.square_sum(isa())) * std::abs(unscale);
+  // The squares of float64 gradients may overflow where the gradients do not.
+  skipped = skip_nonfinite && !std::isfinite(norm) && !plan.has_finite_gradients();
   const double ratio = max_norm / (norm + 1e-6);
   coefficient = ratio > 1 ? 1 : ratio;  // a NaN stays
   if (std::isinf(max_norm)) coefficient = 1;
@@ -169,7 +170,7 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
   Clip* const clip = request.clip.is_none() ? nullptr : request.clip.cast<Clip*>();
   without_gil(scratch->plan.elements(), [&] {
     if (clip != nullptr) {
-      clip->measure(scratch->plan.square_sum(isa()));
+      clip->measure(scratch->plan);
       if (clip->skipped) return;
       scratch->plan.scale_gradients(clip->coefficient);
     }
@@ -201,7 +202,7 @@ void quantise_state(Reader& reader, py::handle values, py::handle codes, py::han
   }
 }
 
-double square_sum(Reader& reader, const py::list& params) {
+void measure(Reader& reader, const py::list& params, Clip& clip) {
   meet_threads_of_torch();
   Borrowed scratch;
   Reader::clear();
@@ -217,9 +218,7 @@ double square_sum(Reader& reader, const py::list& params) {
     scratch->plan.add(operands, 1, false);
     scratch->gradients.push_back(std::move(gradient));
   }
-  double sum = 0;
-  without_gil(scratch->plan.elements(), [&] { sum = scratch->plan.square_sum(isa()); });
-  return sum;
+  without_gil(scratch->plan.elements(), [&] { clip.measure(scratch->plan); });
 }
 
 }  // namespace onepass

@@ -164,7 +164,10 @@ class OnePass(Optimizer):
                 group[scheduled.COUNT] = self._applied
         if clip is not None:
             bad = [] if math.isfinite(clip.norm) else nonfinite_names(self.param_groups)
-            self._last = (True, clip.norm, clip.coefficient, bad)
+            coefficient = (
+                None if self.param_groups[0].get("max_grad_norm") is None else clip.coefficient
+            )
+            self._last = (True, clip.norm, coefficient, bad)
         elif self._last is not _APPLIED:
             self._last = _APPLIED
         return loss
@@ -195,12 +198,17 @@ class OnePass(Optimizer):
         for i, group in enumerate(groups):
             if scheduled.KEY in group:
                 scheduled.refuse_scheduler(group, i)
+                self.check(group)
         try:
-            work = [self._work(group, unscale) for group in groups]
+            return self._update_all(unscale, clip)
         except TypeError:  # perhaps a schedule has been put into a group since
             for group in groups:
                 scheduled.enter(group, {}, self._applied)
-            work = [self._work(group, unscale) for group in groups]
+            return self._update_all(unscale, clip)
+
+    def _update_all(self, unscale: float, clip: _core.Clip | None) -> list[list[torch.Tensor]]:
+        groups = self.param_groups
+        work = [self._work(group, unscale) for group in groups]
         foreign = {
             i for i, group in enumerate(groups) if group["differentiable"] and self._trains(group)
         }
@@ -219,7 +227,7 @@ class OnePass(Optimizer):
         first_steps: set[tuple[int, int]] = _NONE,
         first_averages: set[tuple[int, int]] = _NONE,
     ) -> list[list[torch.Tensor]] | _core.Trouble:
-        seed = self.defaults.get("seed", 0)
+        seed = self.param_groups[0].get("seed", 0) if self.param_groups else 0
         return _core.step(
             READER,
             self._memory,
@@ -266,7 +274,7 @@ class OnePass(Optimizer):
         for g in sorted(foreign):
             options.refuse(groups[g], g)
         if clip is not None:
-            clip.measure(_core.square_sum(READER, [p for params, *_ in work for p in params]))
+            _core.measure(READER, [p for params, *_ in work for p in params], clip)
             if clip.skipped:
                 return []
 
@@ -386,6 +394,9 @@ class OnePass(Optimizer):
 
     def _after_loading(self, state_dict: dict[str, Any]) -> None:
         states.restore_dtypes(self, state_dict)
+        for name in options.WHOLE:
+            if name in self.param_groups[0]:
+                self.defaults[name] = self.param_groups[0][name]
         for group in self.param_groups:
             if scheduled.KEY in group:
                 self._schedules.write(group, self._applied)

@@ -105,6 +105,16 @@ def _problem(optimizer: OnePass, state: Any, p: torch.Tensor) -> str | None:
         plain = type(value) is torch.Tensor and value.device.type == "cpu"
         if plain and value.numel() and value.untyped_storage().size() == 0:
             return f"{key!r} has no memory: its storage was resized to 0"
+    for key in optimizer.state_keys:
+        if state.get(code_key(key)) is None:
+            continue
+        scales, blocks = state.get(scale_key(key)), -(-p.numel() // _core.quantised_block)
+        if (
+            not isinstance(scales, torch.Tensor)
+            or scales.dtype != torch.float32
+            or scales.numel() != blocks
+        ):
+            return f"{scale_key(key)!r} must be a float32 tensor of {blocks} elements"
     step = state.get("step")
     if optimizer.counted and step is not None:
         size = step.numel() if isinstance(step, torch.Tensor) else 1
@@ -184,7 +194,11 @@ def _complete_quantised(
     if state.get(code) is not None and state.get(scale) is not None:
         state[code], state[scale] = _own_memory(state[code], p), state[scale].to("cpu").contiguous()
         return
-    codes = torch.empty_like(p, dtype=torch.uint8, memory_format=torch.preserve_format)
+    others = (state.get(code_key(other)) for other in optimizer.state_keys)
+    like = next(
+        (other for other in others if other is not None), p
+    )  # blocks follow the memory of the first state
+    codes = torch.empty_like(like, dtype=torch.uint8, memory_format=torch.preserve_format)
     values = torch.empty_like(codes, dtype=torch.float32)
     known = state.pop(key, None)
     if known is None:
@@ -207,10 +221,10 @@ def state_dtype(group: Group, p: torch.Tensor) -> torch.dtype:
 
 def _keep(state: dict[str, Any], key: str, p: torch.Tensor, dtype: torch.dtype) -> None:
     value = state.get(key)
-    if value is None or value.dtype != dtype:
+    if value is None or (value.dtype != dtype and key == MASTER):
         state[key] = _filled(p, dtype, 0)
     else:
-        state[key] = _own_memory(value, p)
+        state[key] = _own_memory(value.to(dtype), p)
 
 
 def _filled(p: torch.Tensor, dtype: torch.dtype, value: float) -> torch.Tensor:
