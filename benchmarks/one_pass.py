@@ -133,7 +133,8 @@ def main() -> None:
             seen = watch(steps, rounds=arguments.rounds, turn=0.01)
             for who, watched in seen.items():
                 if watched.error:
-                    raise RuntimeError(f"{name}, {who}: {watched.error}")
+                    message = f"{name}, {who}: {watched.error}"
+                    raise RuntimeError(message)
             first = next(iter(makers))
             spread = Spread.of(ratios(seen[first], seen["ours" if first == "other" else "other"]))
             lines.append(
