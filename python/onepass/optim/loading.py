@@ -40,17 +40,10 @@ def _after(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
 
 def steps_applied(optimizer: OnePass) -> int:
     """Return how many steps the groups and states of an optimizer have seen, as far as they tell."""
-    counts = [
-        group[scheduled.COUNT] for group in optimizer.param_groups if scheduled.COUNT in group
-    ]
-    if not counts:
-        own = [
-            optimizer.state.get(p, {}).get("step", 0)
-            for g in optimizer.param_groups
-            for p in g["params"]
-        ]
-        counts = [int(step) for step in own]
-    return max(counts, default=0)
+    groups = optimizer.param_groups
+    counts = [group.get(scheduled.COUNT, 0) for group in groups]
+    steps = [optimizer.state.get(p, {}).get("step", 0) for group in groups for p in group["params"]]
+    return max([*counts, *map(int, steps)], default=0)
 
 
 def check_loaded(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
