@@ -101,7 +101,7 @@ void Plan::add(const Operands& operands, double t, bool new_average) {
   segment.scalars = scalars_for(t, new_average);
   // The blocks of 8-bit states follow the memory of the states.
   const int leader = operands.quantised ? first_state : param;
-  segment.strided = share_dense_layout(operands) ? nullptr : strided_.add(operands, leader);
+  segment.strided = share_dense_layout(operands, segment.count) ? nullptr : strided_.add(operands, leader);
   segment.start = elements_;
   elements_ += segment.count;
   segments_.push_back(segment);
