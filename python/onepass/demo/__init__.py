@@ -1,6 +1,6 @@
 """``onepass demo``: real trainings on real data, with torch.optim and with onepass side by side.
 
-`optimizers` trains and returns pairs; `table` and `picture` show pairs. All of it imports what
+`optimizers` trains and returns pairs; `table` and `picture` show pairs, `augmented` shows digits. All of it imports what
 ``pip install 'onepass[demo]'`` installs.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from onepass.demo import optimizers, picture, table
+from onepass.demo import augmented, optimizers, picture, table
 from onepass.demo.pair import Pair
 
 __all__ = ["TOLERANCE", "run", "verdict"]
@@ -27,12 +27,13 @@ between two digits may fall to either side. A wrong update moves more images tha
 
 
 def run(*, seed: int, fast: bool, picture_file: Path) -> int:
-    """Train, print the table, save the picture.
+    """Train, print the table, save the pictures.
 
     Args:
         seed: Of weights, test set and batches.
         fast: Train for 3 epochs instead of 10.
-        picture_file: The file for the loss curves; its ending chooses the format.
+        picture_file: The file for the loss curves; its ending chooses the format. The augmented digits go into a
+            file beside it.
 
     Returns:
         The exit status: 0, 1 where accuracies differ by more than `TOLERANCE`, 2 where the picture cannot
@@ -53,6 +54,10 @@ def run(*, seed: int, fast: bool, picture_file: Path) -> int:
     table.show(console, pairs)
     picture.save(pairs, picture_file)
     console.print(f"Loss curves: {picture_file}", markup=False, soft_wrap=True)
+    augmented.save(augmented.beside(picture_file), seed)
+    console.print(
+        f"Augmented digits: {augmented.beside(picture_file)}", markup=False, soft_wrap=True
+    )
     return verdict(pairs)
 
 
