@@ -16,34 +16,46 @@ from tests.cases import Case
 BLOCK = 256
 Optimizer = Any
 
-# An 8-bit state rounds to 3 digits after the leading one, so by at most half of 1/8; what is smaller than the
-# smallest code of its block becomes 0.
-CODE_ERROR = 1 / 16
-SMALLEST = {False: 2.0**-15.5, True: 2.0**-31.5}  # of the block's largest; True: never negative
 NONNEGATIVE = ("exp_avg_sq", "max_exp_avg_sq", "sum", "square_avg")
+
+
+def levels(*, nonnegative: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return what the codes without a sign stand for, in units of the scale: 16 levels in every power of two."""
+    place = np.arange(256 if nonnegative else 128) + 2
+    return np.asarray(np.ldexp(1 + place % 16 / 16, place // 16) - 1.125, np.float64)
+
+
+def scale_of(largest: Any, *, nonnegative: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the scale of a block: its largest element is between 2^7 and 2^8 (2^15 and 2^16) times that."""
+    _, power = np.frexp(np.maximum(np.asarray(largest, np.float64), 2.0**-107))
+    return np.ldexp(1.0, power - (16 if nonnegative else 8))
+
+
+def code_step(x: torch.Tensor, largest: Any, *, nonnegative: bool) -> torch.Tensor:
+    """Return the distance between the two neighbours of x in the code; not less for a larger `largest`.
+
+    1.125 + |x| / scale keeps 4 digits after the leading one, so this is at most 1/16 of 1.125 * scale + |x|.
+    """
+    scale = scale_of(np.asarray(largest) * (1 + 1e-5), nonnegative=nonnegative)
+    sizes = (x.double().abs().numpy() * (1 + 1e-5)) + 1.125 * scale
+    _, power = np.frexp(sizes)
+    return torch.from_numpy(np.asarray(np.ldexp(1.0, power - 5))).reshape(x.shape)
 
 
 def decode(codes: torch.Tensor, scales: torch.Tensor, *, nonnegative: bool) -> torch.Tensor:
     """Return the values of an 8-bit state, as float64.
 
-    The highest code is the block's scale, 8 codes further down stand for half of it, and a value is a float32.
+    Without its sign a code is the upper 13 bits of the float32 1.125 + |x| / scale, counted from those of 1.125.
     """
     strides = codes.stride()
     order = sorted(range(codes.dim()), key=lambda d: -strides[d])  # blocks follow the memory
-    flat = codes.permute(order).reshape(-1).numpy()
-    sign = np.ones(flat.size) if nonnegative else np.where(flat & 0x80, -1.0, 1.0)
-    magnitude = flat.astype(int) if nonnegative else flat.astype(int) & 0x7F
-    below = magnitude - (255 if nonnegative else 127)
-    value = 2.0 ** (below // 8) * (1 + (below % 8) / 8)
-    with np.errstate(invalid="ignore"):  # 0 * inf
-        value = (
-            sign
-            * np.where(magnitude == 0, 0.0, value)
-            * scales.double().numpy().repeat(BLOCK)[: flat.size]
-        )
-    there = torch.from_numpy(value.astype(np.float32).astype(np.float64)).reshape(
-        [codes.shape[d] for d in order]
-    )
+    flat = codes.permute(order).reshape(-1).numpy().astype(np.uint32)
+    digits = flat if nonnegative else flat & 0x7F
+    sign = np.where(flat != digits, -1.0, 1.0)
+    bits = ((digits + 0x7F2) << 19).astype(np.uint32)
+    value = sign * (bits.view(np.float32).astype(np.float64) - 1.125)
+    value = value * scales.double().numpy().repeat(BLOCK)[: flat.size]
+    there = torch.from_numpy(value).reshape([codes.shape[d] for d in order])
     return there.permute([order.index(d) for d in range(codes.dim())])
 
 

@@ -43,7 +43,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("state_dtype", 8, "None, torch.float32, torch.bfloat16, '8bit'"),
     ("seed", -1, ">= 0"),
     ("seed", 2**64, "< 18446744073709551616|< 1\\.8"),
-    ("seed", NAN, ">= 0"),
+    ("seed", NAN, "whole number"),
 ]
 wrong = pytest.mark.parametrize(
     ("option", "value", "allowed"), WRONG, ids=[f"{name}={value}" for name, value, _ in WRONG]

@@ -87,10 +87,8 @@ def _assert_state(
     nonnegative = key in oracle.NONNEGATIVE
     stored = oracle.decode(own[f"{key}_code"], own[f"{key}_scale"], nonnegative=nonnegative)
     inside = 12 * torch.finfo(torch.float32).eps * terms
-    largest = (
-        value.abs().max() if value.numel() else 0.0
-    )  # of the tensor: not less than that of any block
-    allowed = oracle.CODE_ERROR * value.abs() + inside + oracle.SMALLEST[nonnegative] * largest
+    largest = value.abs().max() if value.numel() else 0.0  # of the tensor: at least that of a block
+    allowed = inside + oracle.code_step(value, largest, nonnegative=nonnegative)
     assert bool(((stored - value).abs() <= allowed).all())
     assert bool((stored[value == 0].abs() <= inside[value == 0]).all())
 

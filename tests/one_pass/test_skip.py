@@ -65,7 +65,7 @@ def test_skipped_step_changes_and_counts_nothing(
         before, state = noted(params), copy.deepcopy(optimizer.state_dict())
         optimizer.step()
         assert_untouched(optimizer, params, before, state)
-        if good == 0:
+        if good == 0 and case.name != "Adagrad":  # it makes its state when it is constructed
             assert not any(optimizer.state.values())  # nothing allocated
         report = optimizer.report
         assert not report.applied
@@ -379,7 +379,7 @@ def test_a_step_that_raises_is_not_counted() -> None:
 
 @cases.classes
 def test_counts_after_loading(case: Case) -> None:
-    """`steps_applied` includes the steps of the checkpoint."""
+    """`steps_applied` includes the steps of the checkpoint, where it holds a count."""
     params = parameters(SHAPES)
     optimizer = case.ours(params, max_grad_norm=1.0)
     for _ in range(3):
@@ -387,5 +387,20 @@ def test_counts_after_loading(case: Case) -> None:
         optimizer.step()
     other = case.ours(twin(params), max_grad_norm=1.0)
     other.load_state_dict(optimizer.state_dict())
-    assert other.report.steps_applied == 3
+    assert other.report.steps_applied == (0 if case.name == "SGD" else 3)
     assert copy.deepcopy(optimizer).report.steps_applied == 3
+
+
+@cases.classes
+@pytest.mark.parametrize("options", [{"state_dtype": "8bit"}, {"rounding": "stochastic"}], ids=str)
+def test_counts_after_loading_where_the_next_step_needs_them(
+    case: Case, options: dict[str, Any]
+) -> None:
+    params = parameters(SHAPES)
+    optimizer = case.ours(params, **options)
+    for _ in range(3):
+        gradients(params)
+        optimizer.step()
+    other = case.ours(twin(params))
+    other.load_state_dict(optimizer.state_dict())
+    assert other.report.steps_applied == 3
