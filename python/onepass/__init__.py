@@ -14,8 +14,8 @@ except ModuleNotFoundError as error:
     error.add_note("The compiled part of onepass is missing: install the package (pip install .).")
     raise
 
-from onepass import schedule
+from onepass import schedule, transfer
 from onepass.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "schedule"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "schedule", "transfer"]
 __version__: str = _core.version
