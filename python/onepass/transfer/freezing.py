@@ -154,7 +154,8 @@ def check_frozen(model: nn.Module, part: str | nn.Module | None = None) -> Itera
     Args:
         model: The model.
         part: The part that must not change, weights and buffers. Default: None, all weights that do not require
-            gradients, and the buffers of the modules that hold them or whose statistics :func:`freeze` holds.
+            gradients, and the buffers of modules in which nothing is trained; statistics of BatchNorm layers only
+            where :func:`freeze` holds them.
 
     Raises:
         RuntimeError: Something has changed; the message names it.
@@ -178,18 +179,30 @@ def check_frozen(model: nn.Module, part: str | nn.Module | None = None) -> Itera
 
 
 def _watched(model: nn.Module, part: str | nn.Module | None) -> dict[str, torch.Tensor]:
-    names = {id(t): name for name, t in (*model.named_parameters(), *model.named_buffers())}
-    chosen: list[torch.Tensor | None] = []
-    module, parameter = (model, None) if part is None else find(model, part)
-    for owner, own in owners(module, parameter):
-        params = [owner._parameters[name] for name in own]
-        if part is None:
-            params = [p for p in params if p is not None and not p.requires_grad]
-        chosen += params
-        trains = part is None and not _is_guarded(owner) and not (own and len(params) == len(own))
-        if not trains and parameter is None:
-            chosen += owner._buffers.values()
-    return {names[id(t)]: t for t in chosen if t is not None and id(t) in names}
+    if part is not None:
+        module, parameter = find(model, part)
+        chosen: list[torch.Tensor | None] = [
+            owner._parameters[name] for owner, names in owners(module, parameter) for name in names
+        ]
+        chosen += module.buffers() if parameter is None else ()
+    else:
+        chosen = [p for p in model.parameters() if not p.requires_grad]
+        for module in _frozen_modules(model):
+            if not isinstance(module, _NormBase) or _is_guarded(module):
+                chosen += module._buffers.values()
+    ids = {id(t) for t in chosen if t is not None}
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {name: t for name, t in named if id(t) in ids}
+
+
+def _frozen_modules(model: nn.Module) -> set[nn.Module]:
+    """Return the modules that are, or are in, one whose parameters are all frozen, and guarded norms."""
+    found = {m for m in model.modules() if isinstance(m, _NormBase) and _is_guarded(m)}
+    for module in model.modules():
+        trainable = [p.requires_grad for p in module.parameters()]
+        if trainable and not any(trainable):
+            found.update(module.modules())
+    return found
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor | None) -> bool:
