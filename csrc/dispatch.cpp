@@ -49,10 +49,10 @@ const Isa& choose() {
 
 const std::vector<Isa>& built_isas() {
   static const std::vector<Isa> list = {
-      {portable_name, always, update_portable, square_sum_portable},
+      {portable_name, always, update_portable, square_sum_portable, stream_portable, gather_portable},
 #ifdef ONEPASS_X86
-      {"v3", has_v3, update_v3, square_sum_v3},
-      {"v4", has_v4, update_v4, square_sum_v4},
+      {"v3", has_v3, update_v3, square_sum_v3, stream_v3, gather_v3},
+      {"v4", has_v4, update_v4, square_sum_v4, stream_v4, gather_v4},
 #endif
   };
   return list;

@@ -13,6 +13,8 @@ struct Isa {
   bool (*supported)();
   UpdateKernel update;
   SquareSumKernel square_sum;
+  StreamKernel stream;
+  GatherKernel gather;
 };
 
 // What was built in, the simplest first.

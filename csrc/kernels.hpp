@@ -1,6 +1,7 @@
 // The face of the kernels that are compiled once per instruction set.
 #pragma once
 
+#include "picture.hpp"
 #include "segment.hpp"
 
 namespace onepass {
@@ -14,9 +15,18 @@ using UpdateKernel = void (*)(const Segment&, const Scalars&, int64_t begin, int
 // sum however they are split into tensors.
 using SquareSumKernel = double (*)(const Segment* segments, int64_t begin, int64_t end);
 
-#define ONEPASS_DECLARE(isa)                                                     \
-  void update_##isa(const Segment&, const Scalars&, int64_t begin, int64_t end); \
-  double square_sum_##isa(const Segment* segments, int64_t begin, int64_t end)
+// Reads and writes the memory that `UpdateKernel` does, with no arithmetic and no change: the limit of any update.
+// `nothing` must be 0.
+using StreamKernel = void (*)(const Segment&, uint16_t nothing, int64_t begin, int64_t end);
+
+// Warps items [begin, end) of a call: bands of pictures.
+using GatherKernel = void (*)(const Warp&, int64_t begin, int64_t end);
+
+#define ONEPASS_DECLARE(isa)                                                       \
+  void update_##isa(const Segment&, const Scalars&, int64_t begin, int64_t end);   \
+  double square_sum_##isa(const Segment* segments, int64_t begin, int64_t end);    \
+  void stream_##isa(const Segment&, uint16_t nothing, int64_t begin, int64_t end); \
+  void gather_##isa(const Warp&, int64_t begin, int64_t end)
 ONEPASS_DECLARE(portable);
 ONEPASS_DECLARE(v3);
 ONEPASS_DECLARE(v4);

@@ -48,6 +48,7 @@ class StridedStore {
   // The elements are taken in the order in which operand `leader` has them in memory.
   const Strided* add(const Operands& operands, int leader);
   void clear();
+  bool empty() const { return views_.empty(); }
 
  private:
   std::deque<Strided> views_;

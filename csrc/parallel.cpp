@@ -27,7 +27,8 @@ int available_threads() {
   return 1;
 }
 
-void parallel_for(int64_t total, int64_t grain, int threads, const std::function<void(int64_t, int64_t)>& work) {
+void parallel_for(int64_t total, int64_t grain, [[maybe_unused]] int threads,
+                  const std::function<void(int64_t, int64_t)>& work) {
   const int64_t pieces = (total + grain - 1) / grain;
   const auto piece = [&](int64_t i) { work(i * grain, std::min(total, (i + 1) * grain)); };
 #ifdef _OPENMP

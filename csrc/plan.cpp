@@ -60,6 +60,7 @@ void Plan::clear() {
   prepared_for_.clear();
   strided_.clear();
   elements_ = 0;
+  in_order_ = false;
 }
 
 void Plan::begin_group(const Group& group) {
@@ -123,8 +124,42 @@ void Plan::scale_gradients(double factor) {
   for (Scalars& scalars : scalars_) scalars.scale *= factor;
 }
 
-void Plan::run(const Isa& isa) const {
-  const int threads = useful_threads(elements_);
+void Plan::settle_order(uint64_t& disjoint) {
+  if (useful_threads(elements_) == 1) return;
+  uint64_t fingerprint = 1;
+  for (const Segment& segment : segments_) {
+    const uint64_t place = reinterpret_cast<uintptr_t>(segment.data[param]) + static_cast<uint64_t>(segment.count) * 31;
+    fingerprint = (fingerprint ^ place) * 0x9E3779B97F4A7C15u;
+  }
+  if (fingerprint == disjoint) return;
+  in_order_ = has_shared_memory();
+  if (!in_order_) disjoint = fingerprint;
+}
+
+bool Plan::has_shared_memory() const {
+  std::vector<std::pair<uintptr_t, uintptr_t>> ranges;  // first byte, byte after the last
+  for (const Segment& segment : segments_) {
+    int64_t last = segment.count - 1;
+    if (segment.strided != nullptr) {
+      last = 0;
+      for (int d = 0; d < segment.strided->dims; ++d) {
+        last += (segment.strided->shape[d] - 1) * segment.strided->stride[param][d];
+      }
+    }
+    const auto first = reinterpret_cast<uintptr_t>(segment.data[param]);
+    ranges.emplace_back(first, first + static_cast<uintptr_t>((last + 1) * size_of(segment.dtype[param])));
+  }
+  std::sort(ranges.begin(), ranges.end());
+  for (size_t i = 1; i < ranges.size(); ++i) {
+    if (ranges[i].first < ranges[i - 1].second) return true;
+  }
+  return false;
+}
+
+// Calls kernel(segment, from, to) for stretches of segments that cover everything, chunk by chunk.
+template <class Kernel>
+void Plan::each_stretch(const Kernel& kernel) const {
+  const int threads = in_order_ ? 1 : useful_threads(elements_);
   const int64_t chunk = threads == 1 ? std::max<int64_t>(1, elements_)
                                      : std::clamp(elements_ / (8 * threads), smallest_chunk, largest_chunk) /
                                            smallest_chunk * smallest_chunk;
@@ -133,9 +168,19 @@ void Plan::run(const Isa& isa) const {
       if (segments_.end() - segment > segments_ahead) prefetch(segment[segments_ahead]);
       const int64_t from = std::max<int64_t>(0, begin - segment->start);
       const int64_t to = std::min(segment->count, end - segment->start);
-      isa.update(*segment, scalars_[segment->scalars], from, to);
+      kernel(*segment, from, to);
     }
   });
+}
+
+void Plan::run(const Isa& isa) const {
+  each_stretch([&](const Segment& segment, int64_t from, int64_t to) {
+    isa.update(segment, scalars_[segment.scalars], from, to);
+  });
+}
+
+void Plan::stream(const Isa& isa) const {
+  each_stretch([&](const Segment& segment, int64_t from, int64_t to) { isa.stream(segment, 0, from, to); });
 }
 
 }  // namespace onepass

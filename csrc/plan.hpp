@@ -36,13 +36,24 @@ class Plan {
   // Multiplies all gradients on their way to the rules.
   void scale_gradients(double factor);
 
+  // To be called before `run`. Threads take tensors in any order, unless parameters share memory (tied by `data`): then
+  // one thread takes them in turn. `disjoint` remembers the addresses of parameters that do not.
+  void settle_order(uint64_t& disjoint);
+
   // Updates everything, in one parallel region.
   void run(const Isa& isa) const;
 
+  // Moves the memory that `run` moves, in the same chunks, and changes nothing. All tensors must be dense.
+  void stream(const Isa& isa) const;
+
   int64_t elements() const { return elements_; }
+  bool is_dense() const { return strided_.empty(); }
 
  private:
+  bool has_shared_memory() const;
   uint32_t scalars_for(double t, bool new_average);
+  template <class Kernel>
+  void each_stretch(const Kernel& kernel) const;
   std::vector<Segment>::const_iterator segment_at(int64_t place) const;
 
   Group group_{};
@@ -52,6 +63,7 @@ class Plan {
   size_t group_start_ = 0;                             // index of the group's first entry there
   StridedStore strided_;
   int64_t elements_ = 0;
+  bool in_order_ = false;
 };
 
 // Names of the rules, and how many states each has.

@@ -1,63 +1,71 @@
-// The 8-bit code of states: one float32 scale (the largest magnitude) for a block of elements, one byte per element.
+// The 8-bit code of states: a block of elements shares one float32 scale, a power of two; each has one byte.
+//
+// A byte counts the steps of 2^-4 in the binary exponent and mantissa of 1.125 + |x| / scale: logarithmic for large
+// elements (an error of at most 1/16 after rounding), linear for the smallest. What is cut off is rounded up or down by
+// a dither that differs from step to step and averages out, since the average of a state that moves by less than a
+// step of the code would stand still under rounding to nearest.
 #pragma once
 
 #include "numeric.hpp"
+#include "rules.hpp"
 
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
 
-// A byte holds the upper bits of the float x / scale, from the exponent's low bits down to `mantissa` bits: as precise
-// for small elements of the block as for large ones. `sign` bit in front for signed states. Code 0 is zero, the highest
-// code the scale itself.
-template <bool nonnegative>
-struct Code {
-  static constexpr int mantissa = 3;
-  static constexpr int shift = 23 - mantissa;
-  static constexpr uint32_t highest = nonnegative ? 255 : 127;
-  static constexpr uint32_t base = (127u << mantissa) - highest;  // of code 0; that of 1.0 is `highest`
+struct Coding {
+  bool has_sign;
+  uint32_t spread;       // of the dither over the elements of a block; 0: round to nearest
+  uint32_t base;         // of the dither at the first element
+  int highest_exponent;  // of 1.125 + |x| / scale, at the largest element
 
-  static uint8_t encode(float y) {
-    const uint32_t u = bits_as<uint32_t>(y);
-    const uint32_t magnitude = u & 0x7fffffffu;
-    const uint32_t rounded = (magnitude + (1u << (shift - 1))) >> shift;
-    const uint32_t code = rounded > base ? rounded - base : 0u;
-    const uint32_t limited = code < highest ? code : highest;
-    return static_cast<uint8_t>(nonnegative ? limited : limited | (u >> 31 << 7));
-  }
-  static float decode(uint8_t code) {
-    const uint32_t magnitude = nonnegative ? code : code & 0x7fu;
-    const uint32_t bits = (magnitude + base) << shift;
-    const uint32_t sign = nonnegative ? 0u : uint32_t{code & 0x80u} << 24;
-    return bits_as<float>(magnitude == 0 ? 0u : bits | sign);
-  }
+  Coding(StateKind kind, uint64_t draw)
+      : has_sign(kind == StateKind::with_sign),
+        // A maximum cannot stand still, but dither would let it climb.
+        spread(kind == StateKind::maximum ? 0 : 0x9E3779B9u),  // the golden ratio: neighbours differ as much as can be
+        base(kind == StateKind::maximum ? 0x80000000u
+                                        : static_cast<uint32_t>(draw) * 0x6A09E667u + (has_sign ? 0x80000000u : 0u)),
+        highest_exponent(has_sign ? 8 : 16) {}
 };
 
-template <bool nonnegative, class C>
-inline void dequantise_as(const uint8_t* codes, int64_t n, float scale, C* __restrict out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<C>(Code<nonnegative>::decode(codes[i]) * scale);
+constexpr int code_shift = 19;  // leaves 4 of a float's mantissa bits
+constexpr float code_offset = 1.125f;
+constexpr uint32_t code_of_zero = 0x7F2;  // bits of code_offset >> code_shift
+
+template <class C>
+inline void dequantise(const uint8_t* codes, int64_t n, float scale, const Coding& coding, C* __restrict out) {
+  const uint32_t digits = coding.has_sign ? 0x7Fu : 0xFFu;
+  for (int64_t i = 0; i < n; ++i) {
+    const float magnitude = (bits_as<float>(((codes[i] & digits) + code_of_zero) << code_shift) - code_offset) * scale;
+    const uint32_t sign = (codes[i] & ~digits & 0x80u) << 24;
+    out[i] = static_cast<C>(bits_as<float>(bits_as<uint32_t>(magnitude) | sign));
+  }
 }
 
-template <bool nonnegative, class C>
-inline float quantise_as(const C* __restrict in, int64_t n, uint8_t* __restrict codes) {
-  uint32_t largest = 0;  // bits of a non-negative float sort as the float does, NaN above all
+// Returns the scale. Infinity or NaN anywhere makes it, and so the whole block, NaN.
+template <class C>
+inline float quantise(const C* __restrict in, int64_t n, const Coding& coding, uint8_t* __restrict codes) {
+  uint32_t largest = 0;  // bits of non-negative floats sort as they do, NaN above all
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t u = bits_as<uint32_t>(static_cast<float>(in[i])) & 0x7fffffffu;
     largest = largest > u ? largest : u;
   }
-  const float scale = bits_as<float>(largest);
-  const float inverse = scale >= 0x1p-126f ? 1 / scale : 0.0f;  // whose inverse is finite
-  for (int64_t i = 0; i < n; ++i) codes[i] = Code<nonnegative>::encode(static_cast<float>(in[i]) * inverse);
-  return scale;
-}
-
-template <class C>
-inline void dequantise(const uint8_t* codes, int64_t n, float scale, bool nonnegative, C* out) {
-  nonnegative ? dequantise_as<true>(codes, n, scale, out) : dequantise_as<false>(codes, n, scale, out);
-}
-
-template <class C>
-inline float quantise(const C* in, int64_t n, bool nonnegative, uint8_t* codes) {
-  return nonnegative ? quantise_as<true>(in, n, codes) : quantise_as<false>(in, n, codes);
+  const int exponent = static_cast<int>(largest >> 23);
+  const int used = exponent > 20 ? exponent : 20;  // below, scale or inverse would not be normal numbers
+  const bool finite = exponent < 255;
+  const float scale = bits_as<float>(static_cast<uint32_t>(used + 1 - coding.highest_exponent) << 23);
+  const float inverse =
+      finite ? bits_as<float>(static_cast<uint32_t>(253 - used + coding.highest_exponent) << 23) : 0.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    const float x = static_cast<float>(in[i]);
+    const uint32_t u = bits_as<uint32_t>(x), magnitude = u & 0x7fffffffu;
+    const uint32_t dither = (static_cast<uint32_t>(i) * coding.spread + coding.base) >> (32 - code_shift);
+    const uint32_t t = bits_as<uint32_t>(bits_as<float>(magnitude) * inverse + code_offset);
+    const uint32_t code = ((t + dither) >> code_shift) - code_of_zero;
+    const uint32_t least = magnitude != 0 ? 1u : 0u;  // or a second moment would vanish under the first
+    const uint32_t signless = code > least ? code : least;
+    codes[i] = static_cast<uint8_t>(coding.has_sign ? code | (u >> 24 & 0x80u) : signless);
+  }
+  return finite ? scale : __builtin_nanf("");
 }
 
 }  // namespace

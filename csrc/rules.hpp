@@ -181,16 +181,17 @@ constexpr const char* rule_names[] = {
     "sgd",  "momentum", "adagrad", "rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum",
     "adam", "amsgrad"};
 
-// Which states of a rule are never negative, for their 8-bit code.
-constexpr bool nonnegative_states[][max_states] = {{},
-                                                   {false},
-                                                   {true},
-                                                   {true},
-                                                   {true, false},
-                                                   {true, false},
-                                                   {true, false, false},
-                                                   {false, true},
-                                                   {false, true, true}};
+// What kind of number each state of a rule is, for its 8-bit code.
+enum class StateKind : uint8_t { with_sign, nonnegative, maximum };
+constexpr StateKind state_kinds[][max_states] = {{},
+                                                 {StateKind::with_sign},
+                                                 {StateKind::nonnegative},
+                                                 {StateKind::nonnegative},
+                                                 {StateKind::nonnegative, StateKind::with_sign},
+                                                 {StateKind::nonnegative, StateKind::with_sign},
+                                                 {StateKind::nonnegative, StateKind::with_sign, StateKind::with_sign},
+                                                 {StateKind::with_sign, StateKind::nonnegative},
+                                                 {StateKind::with_sign, StateKind::nonnegative, StateKind::maximum}};
 
 }  // namespace
 }  // namespace onepass

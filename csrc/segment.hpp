@@ -7,10 +7,14 @@ namespace onepass {
 
 enum class Dtype : uint8_t { f32, f64, bf16, f16, i16, u8 };
 
+constexpr int64_t dtype_sizes[] = {4, 8, 2, 2, 2, 1};
+constexpr int64_t size_of(Dtype dtype) { return dtype_sizes[static_cast<int>(dtype)]; }
+
 // Operands, in this order everywhere. A tensor need not have all of them.
 constexpr int param = 0, grad = 1, first_state = 2, max_states = 3;
 constexpr int ema = first_state + max_states;
-constexpr int master = ema + 1;  // what a bf16 parameter lacks of its float32 (i16), or the whole float32
+constexpr int anchor = ema + 1;     // the weights that anchor decay pulls to
+constexpr int master = anchor + 1;  // what a bf16 parameter lacks of its float32 (i16), or the whole float32
 constexpr int max_operands = master + 1;
 
 // Elements that share one scale where a state is kept in 8 bits.
@@ -24,11 +28,13 @@ struct Prepared {
 
 // All numbers that the elements of a segment share, in the order in which they are used.
 struct Scalars {
-  double scale = 1;        // of the gradient: sign (maximize), 1 / grad_scale and clip coefficient in one
-  double clamp;            // then |gradient| <= clamp
-  double coupled = 0;      // then gradient += coupled * p
-  double subgradient = 0;  // and gradient += subgradient * sign(p)
-  double shrink = 1;       // p *= shrink
+  double scale = 1;         // of the gradient: sign (maximize), 1 / grad_scale and clip coefficient in one
+  double clamp;             // then |gradient| <= clamp
+  double coupled = 0;       // then gradient += coupled * p
+  double subgradient = 0;   // and gradient += subgradient * sign(p)
+  double anchor_slope = 0;  // and gradient += anchor_slope * (p - anchor)
+  double anchor_pull = 0;   // p -= anchor_pull * (p - anchor)
+  double shrink = 1;        // p *= shrink
   double rule[8] = {};
   double threshold = 0;     // then p = sign(p) * max(|p| - threshold, 0)
   double ema_weight = 0;    // ema += ema_weight * (p - ema)

@@ -89,8 +89,6 @@ constexpr Combination combinations[] = {
     {Dtype::bf16, Dtype::bf16, Dtype::bf16, true, sweeps<float, Split, bf16, bf16>},
 };
 
-constexpr int64_t dtype_size[] = {4, 8, 2, 2, 2, 1};
-
 // The combination of a segment, or null.
 inline const Combination* combination_of(const Segment& segment) {
   const bool split = segment.has(master) && segment.dtype[master] == Dtype::i16;

@@ -94,23 +94,24 @@ inline void store(const Segment& segment, int k, int64_t begin, int64_t n, C* in
 
 // A state in 8 bits: `begin` is the start of a block.
 template <class C>
-inline void load_quantised(const Segment& segment, int k, int64_t begin, int64_t n, bool nonnegative, C* out) {
+inline void load_quantised(const Segment& segment, int k, int64_t begin, int64_t n, const Coding& coding, C* out) {
   uint8_t codes[tile];
   load_raw(segment, k, begin, n, codes);
   const float* const scale = segment.scale[k - first_state] + begin / quantised_block;
   for (int64_t at = 0; at < n; at += quantised_block) {
     const int64_t length = n - at < quantised_block ? n - at : quantised_block;
-    dequantise(codes + at, length, scale[at / quantised_block], nonnegative, out + at);
+    dequantise(codes + at, length, scale[at / quantised_block], coding, out + at);
   }
 }
 
 template <class C>
-inline void store_quantised(const Segment& segment, int k, int64_t begin, int64_t n, bool nonnegative, const C* in) {
+inline void store_quantised(const Segment& segment, int k, int64_t begin, int64_t n, const Coding& coding,
+                            const C* in) {
   uint8_t codes[tile];
   float* const scale = segment.scale[k - first_state] + begin / quantised_block;
   for (int64_t at = 0; at < n; at += quantised_block) {
     const int64_t length = n - at < quantised_block ? n - at : quantised_block;
-    scale[at / quantised_block] = quantise(in + at, length, nonnegative, codes + at);
+    scale[at / quantised_block] = quantise(in + at, length, coding, codes + at);
   }
   store_raw(segment, k, begin, n, codes);
 }

@@ -32,6 +32,18 @@ inline void soft_threshold(C* __restrict p, int64_t n, const Scalars& scalars) {
   }
 }
 
+// Decay towards an anchor (L2-SP; Li, Grandvalet & Davoine, 2018): in the gradient, or decoupled from it.
+template <class C>
+inline void pull_to_anchor(C* __restrict p, C* __restrict g, const C* __restrict to, int64_t n,
+                           const Scalars& scalars) {
+  const C slope = static_cast<C>(scalars.anchor_slope), pull = static_cast<C>(scalars.anchor_pull);
+  for (int64_t i = 0; i < n; ++i) {
+    const C distance = p[i] - to[i];
+    g[i] = g[i] + slope * distance;
+    p[i] = p[i] - pull * distance;
+  }
+}
+
 template <class C>
 inline void average(const C* __restrict p, C* __restrict mean, int64_t n, const Scalars& scalars) {
   const C weight = static_cast<C>(scalars.ema_weight);
@@ -43,7 +55,7 @@ template <class C>
 class Staged {
  public:
   Staged(const Segment& segment, const Scalars& scalars) : segment_(segment), given_(scalars), swept_(scalars) {
-    prepares_ = scalars.subgradient != 0 || scalars.clamp < __builtin_inf();
+    prepares_ = scalars.subgradient != 0 || scalars.clamp < __builtin_inf() || segment.has(anchor);
     if (prepares_) swept_.scale = 1;
     constexpr bool single = sizeof(C) == sizeof(float);
     sweep_ = (single ? combinations[0] : combinations[1]).by_rule[segment.rule];
@@ -62,22 +74,23 @@ class Staged {
     }
     C* const p = data_[param];
     if (prepares_) prepare_gradient(p, data_[grad], n, given_);
+    if (segment_.has(anchor)) pull_to_anchor(p, data_[grad], data_[anchor], n, given_);
     void* pointers[max_operands] = {};
     for (int k = 0; k < ema; ++k) pointers[k] = data_[k];
     sweep_(pointers, n, swept_);
     if (given_.threshold != 0) soft_threshold(p, n, given_);
     if (segment_.has(ema)) average(p, data_[ema], n, given_);
     for (int k = 0; k < master; ++k) {
-      if (segment_.has(k) && buffered_[k] && k != grad) write(k, at, n);
+      if (segment_.has(k) && buffered_[k] && k != grad && k != anchor) write(k, at, n);
     }
   }
 
  private:
-  static constexpr const bool* nonnegative(const Segment& segment) { return nonnegative_states[segment.rule]; }
+  Coding coding(int k) const { return {state_kinds[segment_.rule][k - first_state], given_.draw}; }
 
   void read(int k, int64_t at, int64_t n) {
     if (segment_.dtype[k] == Dtype::u8) {
-      load_quantised(segment_, k, at, n, nonnegative(segment_)[k - first_state], buffer_[k]);
+      load_quantised(segment_, k, at, n, coding(k), buffer_[k]);
       return;
     }
     load(segment_, k, at, n, buffer_[k]);
@@ -104,7 +117,7 @@ class Staged {
   void write(int k, int64_t at, int64_t n) {
     C* const values = buffer_[k];
     if (segment_.dtype[k] == Dtype::u8) {
-      store_quantised(segment_, k, at, n, nonnegative(segment_)[k - first_state], values);
+      store_quantised(segment_, k, at, n, coding(k), values);
     } else if (k == param && segment_.has(master) && segment_.dtype[master] == Dtype::i16) {
       bf16 high[tile];
       int16_t low[tile];
@@ -148,15 +161,14 @@ void staged(const Segment& segment, const Scalars& scalars, int64_t begin, int64
 }
 
 inline void update(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
-  const bool simple = segment.strided == nullptr && !segment.has(ema) && !segment.quantised &&
+  const bool simple = segment.strided == nullptr && !segment.has(ema) && !segment.has(anchor) && !segment.quantised &&
                       scalars.subgradient == 0 && scalars.threshold == 0 && !scalars.stochastic &&
                       !(scalars.clamp < __builtin_inf());
   const Combination* const direct = simple ? combination_of(segment) : nullptr;
   if (direct != nullptr) {
     void* data[max_operands] = {};
     for (int k = 0; k < max_operands; ++k) {
-      if (segment.has(k))
-        data[k] = static_cast<char*>(segment.data[k]) + begin * dtype_size[static_cast<int>(segment.dtype[k])];
+      if (segment.has(k)) data[k] = static_cast<char*>(segment.data[k]) + begin * size_of(segment.dtype[k]);
     }
     direct->by_rule[segment.rule](data, end - begin, scalars);
   } else if (segment.dtype[param] == Dtype::f64) {

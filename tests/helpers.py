@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -98,3 +99,42 @@ def run_python(
         timeout=timeout,
         check=False,
     )
+
+
+IN_CHILDREN = """
+import json, os, signal, sys
+import numpy, torch
+torch.set_num_threads(1)
+
+def in_child(work, **environment):
+    # run work() in a forked child: what it printed, and its exit code (negative: the signal that killed it)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os.dup2(write, 1)
+        os.environ.update(environment)
+        try:
+            work()
+            code = 0
+        except BaseException as error:
+            print(type(error).__name__, error)
+            code = 1
+        sys.stdout.flush()
+        os._exit(code)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(child, 0)
+    return text.strip(), os.waitstatus_to_exitcode(status)
+
+results = {}
+"""
+
+
+def run_in_children(code: str) -> dict[str, Any]:
+    """Run code that fills `results` by `in_child(work, **environment)`: torch is imported only once."""
+    done = run_python(IN_CHILDREN + code + "\nprint(json.dumps(results))", timeout=300)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found

@@ -16,7 +16,7 @@ from tests.helpers import assert_same, gradients, parameters, twin
 SHAPES = [(5, 7), (70,), ()]
 
 
-def stepped(case: Case, make: Any, params: list[Any], steps: int = 3) -> Any:
+def stepped(make: Any, params: list[Any], steps: int = 3) -> Any:
     optimizer = make(params)
     for _ in range(steps):
         gradients(params)
@@ -91,7 +91,7 @@ def test_round_trip_during_training(case: Case, route: str) -> None:
 def test_round_trip_keeps_every_bit(case: Case) -> None:
     (p,) = parameters([(70,)])
     (q,) = twin([p])
-    optimizer, other = stepped(case, case.ours, [p]), case.ours([q])
+    optimizer, other = stepped(case.ours, [p]), case.ours([q])
     q.data.copy_(p.data)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for _ in range(2):
@@ -126,7 +126,7 @@ def test_before_the_first_step(case: Case) -> None:
 @cases.classes
 def test_dtype_of_the_parameter_at_loading(case: Case) -> None:
     """As torch: floating point states are cast to the parameter's dtype, the step count is not."""
-    source = stepped(case, case.torchs, parameters(SHAPES))
+    source = stepped(case.torchs, parameters(SHAPES))
     ours, theirs = parameters(SHAPES, torch.bfloat16), parameters(SHAPES, torch.bfloat16)
     a, b = case.ours(ours), case.torchs(theirs)
     for opt in (a, b):
@@ -170,7 +170,7 @@ def test_no_trace_of_own_options_that_are_not_used(case: Case) -> None:
 def test_plain_values_only(case: Case) -> None:
     """`torch.load(weights_only=True)` takes everything that is in a checkpoint."""
     params = parameters(SHAPES)
-    optimizer = stepped(case, lambda p: case.ours(p, l1_decay=0.1, lr=torch.tensor(0.01)), params)
+    optimizer = stepped(lambda p: case.ours(p, l1_decay=0.1, lr=torch.tensor(0.01)), params)
     file = io.BytesIO()
     torch.save(optimizer.state_dict(), file)
     file.seek(0)
@@ -183,9 +183,9 @@ def test_plain_values_only(case: Case) -> None:
 def test_wrong_shape_is_refused_before_anything_is_loaded(case: Case) -> None:
     if not case.state_keys:
         pytest.skip("no state")
-    source = stepped(case, case.torchs, parameters([(5, 7), (70,), (3,)]))
+    source = stepped(case.torchs, parameters([(5, 7), (70,), (3,)]))
     params = parameters([(5, 7), (71,), (3,)])
-    optimizer = stepped(case, case.ours, params)
+    optimizer = stepped(case.ours, params)
     before = copy.deepcopy(optimizer.state_dict())
     with pytest.raises(ValueError, match=r"(?s)parameter 1 of group 0.*\(70,\).*\(71,\)"):
         optimizer.load_state_dict(source.state_dict())
@@ -206,7 +206,7 @@ def assert_unchanged(optimizer: Any, before: dict[str, Any]) -> None:
 def test_wrong_shape_names_the_parameter(case: Case) -> None:
     if not case.state_keys:
         pytest.skip("no state")
-    source = stepped(case, case.torchs, parameters([(5, 7)]))
+    source = stepped(case.torchs, parameters([(5, 7)]))
     (p,) = parameters([(7, 5)])
     optimizer = case.ours([("layer.weight", p)])
     with pytest.raises(ValueError, match=r"layer\.weight"):
@@ -218,7 +218,7 @@ def test_part_of_a_state_is_refused(case: Case) -> None:
     keys = [key for key in case.state_keys if key in ("exp_avg", "exp_avg_sq")]
     if not keys:
         pytest.skip("one state, or states that come when an option is switched on")
-    source = stepped(case, case.torchs, parameters([(5, 7)])).state_dict()
+    source = stepped(case.torchs, parameters([(5, 7)])).state_dict()
     del source["state"][0][keys[1]]
     optimizer = case.ours(parameters([(5, 7)]))
     with pytest.raises(ValueError, match=keys[1]):
@@ -227,7 +227,7 @@ def test_part_of_a_state_is_refused(case: Case) -> None:
 
 @cases.classes
 def test_other_groups_are_refused_as_by_torch(case: Case) -> None:
-    source = stepped(case, case.torchs, parameters(SHAPES)).state_dict()
+    source = stepped(case.torchs, parameters(SHAPES)).state_dict()
     params = parameters(SHAPES)
     with pytest.raises(ValueError, match="different number of parameter groups"):
         case.ours([{"params": params[:1]}, {"params": params[1:]}]).load_state_dict(source)
@@ -258,7 +258,7 @@ def test_checkpoint_of_a_complex_parameter(case: Case) -> None:
 @cases.classes
 def test_state_dict_hooks(case: Case) -> None:
     params = parameters(SHAPES)
-    optimizer = stepped(case, case.ours, params)
+    optimizer = stepped(case.ours, params)
     seen: list[str] = []
     optimizer.register_state_dict_pre_hook(lambda _: seen.append("pre"))
     optimizer.register_state_dict_post_hook(lambda _, d: {**d, "extra": 1})
@@ -274,7 +274,7 @@ def test_state_dict_hooks(case: Case) -> None:
 def test_load_hook_may_translate_a_checkpoint(case: Case) -> None:
     """Torch's documentation renumbers parameters in such a hook; what it returns is what counts."""
     params = parameters([(5,), (3, 4)])
-    optimizer = stepped(case, case.ours, params)
+    optimizer = stepped(case.ours, params)
     saved = copy.deepcopy(optimizer.state_dict())
     swapped = {**saved, "state": {0: saved["state"][1], 1: saved["state"][0]}}
 
@@ -292,7 +292,7 @@ def test_load_hook_may_translate_a_checkpoint(case: Case) -> None:
 def test_load_hook_may_make_the_groups(case: Case) -> None:
     """A checkpoint in a foreign format, which the hook translates as a whole."""
     params = parameters([(5,), (3, 4)])
-    saved = copy.deepcopy(stepped(case, case.ours, params).state_dict())
+    saved = copy.deepcopy(stepped(case.ours, params).state_dict())
     other = case.ours(twin(params))
     other.register_load_state_dict_pre_hook(lambda _, d: d["optimizer"])
     other.load_state_dict({"optimizer": saved})
@@ -324,7 +324,7 @@ def test_param_names(case: Case) -> None:
 @cases.classes
 def test_foreign_state_survives(case: Case) -> None:
     params = parameters(SHAPES)
-    optimizer = stepped(case, case.ours, params)
+    optimizer = stepped(case.ours, params)
     optimizer.state[params[0]]["slow"] = torch.ones(5, 7)
     optimizer.state["global"] = {"k": 3}
     optimizer.param_groups[0]["mine"] = [1, 2]

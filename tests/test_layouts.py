@@ -56,7 +56,7 @@ SHAPE = (3, 5, 4, 6)
 def around(view: torch.Tensor) -> torch.Tensor:
     """Return the numbers in a view's storage that do not belong to it."""
     storage = view.detach().untyped_storage()
-    whole = torch.empty(0, dtype=view.dtype).set_(storage)  # type: ignore[call-overload]
+    whole = torch.empty(0, dtype=view.dtype).set_(storage)
     mine = torch.zeros(whole.shape, dtype=torch.bool)
     mine.as_strided(view.shape, view.stride(), view.storage_offset()).fill_(True)
     return whole[~mine]

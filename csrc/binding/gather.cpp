@@ -23,6 +23,8 @@ Group read_numbers(const py::tuple& group) {
   out.scalars.clamp = number();
   out.scalars.coupled = number();
   out.scalars.subgradient = number();
+  out.scalars.anchor_slope = number();
+  out.scalars.anchor_pull = number();
   out.scalars.shrink = number();
   out.l1_decay = number();
   out.ema_weight = number();
@@ -41,6 +43,7 @@ GroupView::GroupView(const py::tuple& group)
       scale_keys(py::tuple(group[5])[0]),
       ema_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 1)),
       master_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 2)),
+      anchor_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 3)),
       numbers(read_numbers(group)) {
   const auto states = static_cast<size_t>(rules()[static_cast<size_t>(numbers.rule)].states);
   if (keys.size() != states) throw py::value_error("keys: not as many as the rule has states");
@@ -57,7 +60,7 @@ Gatherer::Gatherer(Reader& reader, Memory& memory, PyObject* state)
 Found Gatherer::read(const GroupView& group, PyObject* parameter, Memory::Entry& entry) {
   gradient = py::reinterpret_steal<py::object>(reader_.gradient(parameter));
   if (gradient.is_none()) return Found::nothing;
-  operands = {};
+  for (bool& has : operands.has) has = false;
   TensorView &p = operands.view[param], &g = operands.view[grad];
   if (!reader_.read(parameter, p) || !is_floating(p) || !free_of_overlap(p)) return Found::uncovered;
   if (!reader_.read(gradient.ptr(), g) || (g.dtype != p.dtype && g.dtype != Dtype::f32)) return Found::uncovered;
@@ -70,12 +73,14 @@ Found Gatherer::read_states(const GroupView& group, PyObject* parameter, Memory:
   const int states = static_cast<int>(group.keys.size());
   const bool quantised = !group.scale_keys.empty();
   const bool averaged = group.ema_key != Py_None, mastered = group.master_key != Py_None;
+  const bool anchored = group.anchor_key != Py_None;
   operands.states = states;
   operands.quantised = quantised;
-  if (states == 0 && !group.counted && !averaged && !mastered) return Found::ready;
+  if (states == 0 && !group.counted && !averaged && !mastered && !anchored) return Found::ready;
 
   const bool known = state_unchanged_ && entry.parameter == parameter;
   own_ = known ? entry.own : reader_.lookup(state_, parameter);
+  if (own_ == nullptr && states == 0 && !group.counted && !averaged && !mastered) return Found::ready;
   if (own_ == nullptr || !PyDict_Check(own_)) return Found::repair;
   const uint64_t version = version_of(own_);
   own_unchanged_ = known && entry.own_version == version;
@@ -109,6 +114,10 @@ Found Gatherer::read_states(const GroupView& group, PyObject* parameter, Memory:
     if (view.dtype != Dtype::f32 || view.count() != blocks || !is_dense(view) || !has_memory(view))
       return Found::repair;
     operands.scale[k] = static_cast<float*>(view.data);
+  }
+  if (anchored && PyDict_Contains(own_, group.anchor_key) == 1) {
+    if (!read_like_param(group.anchor_key, *slot++, anchor) || !is_floating(operands.view[anchor]))
+      return Found::repair;
   }
   entry.parameter = parameter;
   entry.own = own_;

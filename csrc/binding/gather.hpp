@@ -20,6 +20,7 @@ struct GroupView {
   pybind11::tuple scale_keys;  // of the block scales, if the states are in 8 bits
   PyObject* ema_key;           // or None
   PyObject* master_key;        // or None
+  PyObject* anchor_key;        // or None; a parameter need not have one
   Group numbers;
 };
 

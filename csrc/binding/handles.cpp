@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "reader.hpp"
+
 namespace py = pybind11;
 
 namespace onepass {
@@ -100,7 +102,8 @@ bool Slot::read(TensorView& out) const {
   out.shape = shape;
   out.stride = stride;
   out.dtype = dtype_;
-  return failed == 0 && dtype == dtype_code_ && device == torch.cpu;
+  const bool plain = reinterpret_cast<uintptr_t>(out.data) >= lowest_plain_address;
+  return failed == 0 && plain && dtype == dtype_code_ && device == torch.cpu;
 }
 
 }  // namespace onepass

@@ -25,9 +25,10 @@ class Slot {
   // Takes a CPU tensor that `view` describes, where that is possible and pays.
   void hold(PyObject* tensor, const TensorView& view);
 
-  // Asks the processor to fetch what `read` will touch.
-  void prefetch() const {
+  // Asks the processor to fetch what `read` will touch, if there is anything.
+  bool prefetch() const {
     if (handle_ != nullptr) __builtin_prefetch(*static_cast<void* const*>(handle_));
+    return handle_ != nullptr;
   }
 
   // False if the tensor is no longer what it was when it was taken: on the CPU, of the same dtype.
@@ -48,7 +49,7 @@ uint64_t version_of(PyObject* dict);
 // What an optimizer keeps from one step to the next: never where a tensor was, only how to find quickly where it is
 // now, so that forgetting all of it changes nothing but the time of the next step.
 struct Memory {
-  static constexpr int slots = 2 * max_states + 3;  // with scales, step count, average and master
+  static constexpr int slots = 2 * max_states + 4;  // with scales, step count, average, master and anchor
 
   struct Entry {
     PyObject* seen = nullptr;       // the parameter of the last step; compared, never followed
@@ -60,6 +61,7 @@ struct Memory {
 
   std::vector<Entry> entries;  // one per parameter, over all groups
   uint64_t state_version = 0;  // of the dict of states at the end of the last step
+  uint64_t disjoint = 0;       // fingerprint of a plan whose parameters do not share memory
 };
 
 }  // namespace onepass

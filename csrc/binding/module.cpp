@@ -1,12 +1,14 @@
 // The Python face of the extension; python/onepass/_core.pyi describes it.
 #include <pybind11/pybind11.h>
 
+#include "augment.hpp"
 #include "dispatch.hpp"
 #include "memory.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
 #include "reader.hpp"
 #include "step.hpp"
+#include "stream.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -46,8 +48,14 @@ PYBIND11_MODULE(_core, m) {
       "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a, "first_averages"_a, "seed"_a,
       "draw"_a);
   m.def("square_sum", &onepass::square_sum, "reader"_a, "params"_a);
-  m.def("quantise", &onepass::quantise_state, "reader"_a, "values"_a, "codes"_a, "scales"_a, "nonnegative"_a, "back"_a);
+  m.def("quantise", &onepass::quantise_state, "reader"_a, "values"_a, "codes"_a, "scales"_a, "kind"_a, "back"_a);
   m.def("use_huge_pages", &onepass::use_huge_pages, "address"_a, "bytes"_a);
+
+  py::class_<onepass::Stream>(m, "Stream")
+      .def(py::init<onepass::Reader&, const py::list&>(), "reader"_a, "tensors"_a)
+      .def("run", &onepass::Stream::run);
+
+  onepass::bind_augment(m);
 
   m.def("rules", [] {
     py::dict numbers;
@@ -60,7 +68,11 @@ PYBIND11_MODULE(_core, m) {
     for (const onepass::Isa& isa : onepass::built_isas()) supported[isa.name] = isa.supported();
     return supported;
   });
-  m.def("available_threads", &onepass::available_threads);
+  m.def("available_threads", [] {
+    onepass::meet_threads_of_torch();
+    return onepass::available_threads();
+  });
+  m.def("in_forked_child", &onepass::in_forked_child);
   m.attr("quantised_block") = onepass::quantised_block;
   m.attr("version") = ONEPASS_VERSION;
   m.attr("compiler") = ONEPASS_COMPILER;

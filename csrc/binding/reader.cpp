@@ -1,6 +1,7 @@
 #include "reader.hpp"
 
 #include <algorithm>
+#include <deque>
 
 namespace py = pybind11;
 
@@ -31,6 +32,9 @@ bool find_dtype(const dlpack::DataType& type, Dtype& out) {
   }
   return false;
 }
+
+// Shapes and strides that were read from attributes. Python may run other threads meanwhile.
+thread_local std::deque<std::vector<int64_t>> numbers;
 
 }  // namespace
 
@@ -85,8 +89,14 @@ bool Reader::read(PyObject* tensor, TensorView& out) {
 
 bool Reader::read_memory(PyObject* tensor, TensorView& out) {
   if (!is_plain(Py_TYPE(tensor))) return false;
-  return api_ != nullptr ? read_dlpack(tensor, out) : read_attributes(tensor, out);
+  if (!(api_ != nullptr ? read_dlpack(tensor, out) : read_attributes(tensor, out))) return false;
+  if (reinterpret_cast<uintptr_t>(out.data) < lowest_plain_address) {
+    if (py::handle(tensor).attr("untyped_storage")().attr("size")().cast<int64_t>() == 0) out.data = nullptr;
+  }
+  return true;
 }
+
+void Reader::clear() { numbers.clear(); }
 
 bool Reader::read_dlpack(PyObject* tensor, TensorView& out) const {
   dlpack::Tensor read;
@@ -102,7 +112,7 @@ bool Reader::read_dlpack(PyObject* tensor, TensorView& out) const {
   return find_dtype(read.dtype, out.dtype);
 }
 
-bool Reader::read_attributes(PyObject* tensor, TensorView& out) {
+bool Reader::read_attributes(PyObject* tensor, TensorView& out) const {
   const py::handle t(tensor);
   if (t.attr("layout").attr("__str__")().cast<std::string>() != "torch.strided") return false;
   if (t.attr("device").attr("type").cast<std::string>() != "cpu") return false;
@@ -112,12 +122,12 @@ bool Reader::read_attributes(PyObject* tensor, TensorView& out) {
   if (code == dtypes_.size()) return false;
   out.dtype = static_cast<Dtype>(code);
   out.data = reinterpret_cast<void*>(t.attr("data_ptr")().cast<uintptr_t>());
-  std::vector<int64_t>& numbers = numbers_.emplace_back();
-  for (const py::handle size : t.attr("shape")) numbers.push_back(size.cast<int64_t>());
-  out.dims = static_cast<int>(numbers.size());
-  for (const py::handle stride : t.attr("stride")()) numbers.push_back(stride.cast<int64_t>());
-  out.shape = numbers.data();
-  out.stride = numbers.data() + out.dims;
+  std::vector<int64_t>& own = numbers.emplace_back();
+  for (const py::handle size : t.attr("shape")) own.push_back(size.cast<int64_t>());
+  out.dims = static_cast<int>(own.size());
+  for (const py::handle stride : t.attr("stride")()) own.push_back(stride.cast<int64_t>());
+  out.shape = own.data();
+  out.stride = own.data() + out.dims;
   return true;
 }
 

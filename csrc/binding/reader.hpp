@@ -4,7 +4,6 @@
 
 #include <pybind11/pybind11.h>
 
-#include <deque>
 #include <unordered_map>
 #include <vector>
 
@@ -13,6 +12,9 @@
 
 namespace onepass {
 
+// Below this address no tensor can be told from an offset into a storage that has lost its memory.
+constexpr uintptr_t lowest_plain_address = uintptr_t{1} << 40;
+
 class Reader {
  public:
   // `tensor_types` are torch.Tensor and its plain subclasses of torch's own, `is_plain(type)` decides of all others
@@ -20,6 +22,7 @@ class Reader {
   Reader(pybind11::tuple tensor_types, pybind11::function is_plain, pybind11::tuple dtypes, bool use_dlpack);
 
   // False if the kernels do not cover the tensor: another device or dtype, no strided memory, a foreign subclass.
+  // A tensor whose storage was resized to 0 has a null address.
   bool read(PyObject* tensor, TensorView& out);
 
   // The same for a tensor that is known not to be lazily negated.
@@ -33,14 +36,14 @@ class Reader {
 
   bool uses_dlpack() const { return api_ != nullptr; }
 
-  // Forgets the shapes that attributes were read into.
-  void clear() { numbers_.clear(); }
+  // Forgets the shapes that this thread has read from attributes.
+  static void clear();
 
  private:
   bool is_exact(PyTypeObject* type) const;
   bool is_plain(PyTypeObject* type);
   bool read_dlpack(PyObject* tensor, TensorView& out) const;
-  bool read_attributes(PyObject* tensor, TensorView& out);
+  bool read_attributes(PyObject* tensor, TensorView& out) const;
 
   std::vector<PyTypeObject*> exact_;
   std::unordered_map<PyTypeObject*, bool> plain_;
@@ -48,7 +51,6 @@ class Reader {
   pybind11::tuple dtypes_;
   const dlpack::ExchangeApi* api_ = nullptr;
   PyGetSetDef* grad_ = nullptr;
-  std::deque<std::vector<int64_t>> numbers_;
 };
 
 }  // namespace onepass

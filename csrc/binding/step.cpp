@@ -66,7 +66,9 @@ void without_gil(int64_t elements, const Work& work) {
 // Has the processor fetch what reading this parameter will touch.
 void prefetch(PyObject* parameter, const Memory::Entry& entry) {
   __builtin_prefetch(parameter);
-  for (const Slot& slot : entry.slot) slot.prefetch();
+  for (const Slot& slot : entry.slot) {
+    if (!slot.prefetch()) break;
+  }
 }
 
 py::list with_gradient(const py::list& params) {
@@ -77,20 +79,11 @@ py::list with_gradient(const py::list& params) {
   return some;
 }
 
-// Whether a parameter stands in the group twice. Parameters that were all different in the last step still are.
-bool has_duplicates(const py::list& params, Memory::Entry* entries) {
-  bool known = true;
-  for (size_t i = 0; i < params.size(); ++i) {
-    PyObject* const parameter = PyList_GET_ITEM(params.ptr(), static_cast<Py_ssize_t>(i));
-    known = known && entries[i].seen == parameter;
-    entries[i].seen = parameter;
-  }
-  if (known) return false;
+// Whether a parameter stands in the group twice.
+bool has_duplicates(const py::list& params) {
   std::unordered_set<PyObject*> all;
   for (const py::handle parameter : params) {
-    if (all.insert(parameter.ptr()).second) continue;
-    entries[0].seen = nullptr;
-    return true;
+    if (!all.insert(parameter.ptr()).second) return true;
   }
   return false;
 }
@@ -109,9 +102,17 @@ void Clip::measure(double square_sum) {
   if (std::isinf(max_norm)) coefficient = 1;
 }
 
+void meet_threads_of_torch() {
+  // torch.set_num_threads reaches a thread when torch first asks for the number in it.
+  thread_local bool met = false;
+  if (!met) py::module_::import("torch").attr("get_num_threads")();
+  met = true;
+}
+
 py::object step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, const Request& request) {
+  meet_threads_of_torch();
   Borrowed scratch;
-  reader.clear();
+  Reader::clear();
   Trouble trouble;
   py::list updated;
   Gatherer gatherer(reader, memory, state.ptr());
@@ -127,15 +128,14 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
     Memory::Entry* const entries = memory.entries.data() + place;
     place += size;
     const size_t before = scratch->gradients.size();
-    if (has_duplicates(group.params, entries)) {  // torch steps them one after the other
-      trouble.uncovered.append(g);
-      continue;
-    }
+    bool known = true;  // parameters that were all different in the last step still are
 
     for (size_t i = 0; i < std::min(size, group.params.size()); ++i) {
       const auto at = [&](size_t index) { return PyList_GET_ITEM(group.params.ptr(), static_cast<Py_ssize_t>(index)); };
       constexpr size_t ahead = 4;
       if (i + ahead < size) prefetch(at(i + ahead), entries[i + ahead]);
+      known = known && entries[i].seen == at(i);
+      entries[i].seen = at(i);
       const Found found = gatherer.read(group, at(i), entries[i]);
       if (found == Found::nothing) continue;
       if (found == Found::uncovered) {
@@ -154,6 +154,10 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
       scratch->plan.add(gatherer.operands, t, contains(request.first_averages, g, i));
       scratch->gradients.push_back(std::move(gatherer.gradient));
     }
+    if (!known && has_duplicates(group.params)) {  // torch steps them one after the other
+      entries[0].seen = nullptr;
+      trouble.uncovered.append(g);
+    }
     const bool all = scratch->gradients.size() - before == size;
     updated.append(all ? group.params : with_gradient(group.params));
   }
@@ -161,6 +165,7 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
   if (!trouble.uncovered.empty() || !trouble.repair.empty() || !trouble.invalid.empty()) return py::cast(trouble);
   if (request.dry) return updated;
 
+  scratch->plan.settle_order(memory.disjoint);
   Clip* const clip = request.clip.is_none() ? nullptr : request.clip.cast<Clip*>();
   without_gil(scratch->plan.elements(), [&] {
     if (clip != nullptr) {
@@ -174,30 +179,32 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
   return clip != nullptr && clip->skipped ? py::list() : updated;
 }
 
-void quantise_state(Reader& reader, py::handle values, py::handle codes, py::handle scales, bool nonnegative,
-                    bool back) {
+void quantise_state(Reader& reader, py::handle values, py::handle codes, py::handle scales, int kind, bool back) {
   TensorView v, c, s;
   const bool fit = reader.read(values.ptr(), v) && reader.read(codes.ptr(), c) && reader.read(scales.ptr(), s) &&
                    v.dtype == Dtype::f32 && c.dtype == Dtype::u8 && s.dtype == Dtype::f32 && is_dense(v) &&
                    same_shape(v, c) && std::equal(v.stride, v.stride + v.dims, c.stride) && is_dense(s) &&
                    s.count() * quantised_block >= v.count() && (v.count() == 0 || (v.data && c.data && s.data));
   if (!fit) throw py::value_error("values, codes, scales: wrong types or layouts");
+  if (kind < 0 || kind > 2) throw py::value_error("kind: 0, 1 or 2");
+  const Coding coding(static_cast<StateKind>(kind), 0);
   auto* const value = static_cast<float*>(v.data);
   auto* const code = static_cast<uint8_t*>(c.data);
   auto* const scale = static_cast<float*>(s.data);
   for (int64_t at = 0, block = 0; at < v.count(); at += quantised_block, ++block) {
     const int64_t n = std::min(quantised_block, v.count() - at);
     if (back) {
-      dequantise(code + at, n, scale[block], nonnegative, value + at);
+      dequantise(code + at, n, scale[block], coding, value + at);
     } else {
-      scale[block] = quantise(value + at, n, nonnegative, code + at);
+      scale[block] = quantise(value + at, n, coding, code + at);
     }
   }
 }
 
 double square_sum(Reader& reader, const py::list& params) {
+  meet_threads_of_torch();
   Borrowed scratch;
-  reader.clear();
+  Reader::clear();
   scratch->plan.begin_group({});
   for (const py::handle parameter : params) {
     py::object gradient = py::reinterpret_steal<py::object>(reader.gradient(parameter.ptr()));

@@ -36,13 +36,17 @@ struct Request {
   uint64_t seed, draw;           // of stochastic rounding
 };
 
+// Has torch.set_num_threads hold in the calling thread, too.
+void meet_threads_of_torch();
+
 // Does one step for all groups. Returns the updated parameters of each group, or a Trouble.
 pybind11::object step(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state,
                       const Request& request);
 
-// Writes `values` (float32) in 8 bits into `codes` and `scales`, or back. The memory of values and codes runs in step.
-void quantise_state(Reader& reader, pybind11::handle values, pybind11::handle codes, pybind11::handle scales,
-                    bool nonnegative, bool back);
+// Writes `values` (float32) in 8 bits into `codes` and `scales`, or back. The memory of values and codes runs in step;
+// `kind` is a StateKind.
+void quantise_state(Reader& reader, pybind11::handle values, pybind11::handle codes, pybind11::handle scales, int kind,
+                    bool back);
 
 // The sum of the squared gradients of all parameters that the kernels can read.
 double square_sum(Reader& reader, const pybind11::list& params);

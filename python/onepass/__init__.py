@@ -11,11 +11,11 @@ import torch  # before the extension, which shares the OpenMP runtime that torch
 try:
     from onepass import _core
 except ModuleNotFoundError as error:
-    error.add_note("The compiled part of onepass is missing: install the package (pip install .).")
-    raise
+    message = "The compiled part of onepass is missing: install the package (pip install .)."
+    raise ModuleNotFoundError(message) from error
 
-from onepass import schedule, transfer
+from onepass import augment, schedule, transfer
 from onepass.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "schedule", "transfer"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "augment", "schedule", "transfer"]
 __version__: str = _core.version

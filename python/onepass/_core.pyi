@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 version: str
 compiler: str
@@ -75,13 +77,25 @@ def step(
 
     A group is `(params, rule, keys, counted, numbers, extras)`: the list of parameters, the rule's number, the
     names of its states in `state[parameter]`, whether a "step" is kept beside them, the numbers `(scale, clamp,
-    coupled, subgradient, shrink, l1_decay, ema_weight, stochastic, *hyper)` (csrc/segment.hpp, csrc/rules.hpp),
-    and `(names of the scales of 8-bit states, name of the average or None, name of the master or None)`.
+    coupled, subgradient, anchor_slope, anchor_pull, shrink, l1_decay, ema_weight, stochastic, *hyper)` (csrc/segment.hpp, csrc/rules.hpp),
+    and `(names of the scales of 8-bit states, name of the average or None, name of the master or
+    None, name of the anchor or None)`.
 
     A `dry` step only looks: it writes nothing. `first_steps` holds the uncounted parameters for which this is the
     first step, `first_averages` those whose average starts. `seed` and `draw`, the number of the step, choose the
     random numbers of stochastic rounding.
     """
+
+class Stream:
+    """The streaming limit: reads and writes what a step would, in the same chunks, and changes nothing.
+
+    `tensors` holds a tuple `(param, grad, *states)` for each parameter, dense, of one shape, layout and dtype.
+    They are kept alive, but must not be resized, moved or converted while this object lives.
+    """
+
+    def __init__(self, reader: Reader, tensors: list[tuple[torch.Tensor, ...]]) -> None: ...
+    def run(self) -> None:
+        """Do it once, with the threads that a step would use."""
 
 def square_sum(reader: Reader, params: list[torch.Tensor]) -> float:
     """Return the sum of the squared gradients of all parameters that the kernels can read."""
@@ -91,10 +105,13 @@ def quantise(
     values: torch.Tensor,
     codes: torch.Tensor,
     scales: torch.Tensor,
-    nonnegative: bool,
+    kind: int,
     back: bool,
 ) -> None:
-    """Write float32 `values` in 8 bits into `codes` and `scales`, or `back`."""
+    """Write float32 `values` in 8 bits into `codes` and `scales`, or `back`.
+
+    `kind` is 0 for numbers with a sign, 1 for numbers that are never negative, 2 for a running maximum.
+    """
 
 def use_huge_pages(address: int, bytes: int) -> None:
     """Ask for 2 MiB pages in memory that has not been touched yet."""
@@ -112,3 +129,40 @@ def isas() -> dict[str, bool]:
 
 def available_threads() -> int:
     """Return how many threads a step may use now."""
+
+def in_forked_child() -> bool:
+    """Return whether this process was forked from one that had loaded the extension."""
+
+# The augmentation: csrc/binding/augment.cpp.
+
+def philox(
+    counter: tuple[int, int, int, int], key: tuple[int, int], /
+) -> tuple[int, int, int, int]: ...
+def sample_warps(
+    index: NDArray[np.int64],
+    *,
+    epoch: int,
+    size: tuple[int, int],
+    out_size: tuple[int, int],
+    rotation: float,
+    shear: float,
+    shift: tuple[float, float],
+    zoom: tuple[float, float],
+    flip: tuple[bool, bool],
+    padding: int,
+    seed: int,
+) -> NDArray[np.float64]: ...
+def largest_stretch(matrices: NDArray[np.float64]) -> float: ...
+def warp(
+    *,
+    images: NDArray[np.generic],
+    rows: NDArray[np.int64] | None,
+    matrices: NDArray[np.float64],
+    out: NDArray[np.generic],
+    fill: str,
+    bilinear: bool,
+    mean: Sequence[float] | None,
+    std: Sequence[float],
+    cval: float,
+    outside: int,
+) -> None: ...

@@ -109,6 +109,6 @@ def normalised(norm: nn.Module, dimensions: int) -> nn.Sequential:
     """Return a model with `norm`, of four channels, between two layers, and a head."""
     kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1] if dimensions else nn.Linear
     size = (3,) if dimensions else ()
-    first: nn.Module = kind(1 if dimensions else 3, 4, *size)  # type: ignore[arg-type]
+    first: nn.Module = kind(1 if dimensions else 3, 4, *size)
     body = nn.Sequential(first, norm, nn.Dropout(0.2), nn.ReLU())
     return nn.Sequential(body, nn.Flatten(), nn.LazyLinear(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -244,7 +245,7 @@ def test_shared_modules_come_once() -> None:
 
 
 @st.composite
-def trees(draw: st.DrawFn, depth: int = 3) -> nn.Module:
+def trees(draw: Any, depth: int = 3) -> nn.Module:
     """Return a random tree of modules: lists, wrappers, norms, shared and frozen leaves."""
     leaves = (
         lambda: nn.Linear(2, 2),
@@ -256,7 +257,8 @@ def trees(draw: st.DrawFn, depth: int = 3) -> nn.Module:
         lambda: nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)),
     )
     if depth == 0 or draw(st.booleans()):
-        return draw(st.sampled_from(leaves))()
+        leaf: nn.Module = draw(st.sampled_from(leaves))()
+        return leaf
     children = draw(st.lists(trees(depth - 1), max_size=4))
     if children and draw(st.booleans()):
         children.append(draw(st.sampled_from(children)))  # a shared module
@@ -272,7 +274,7 @@ def trees(draw: st.DrawFn, depth: int = 3) -> nn.Module:
         module.loose = nn.Parameter(torch.zeros(draw(st.sampled_from([(), (2,), (2, 2)]))))
     if children and draw(st.booleans()):
         linears = [m for m in module.modules() if type(m) is nn.Linear]
-        for one, other in zip(linears, linears[1:], strict=False):
+        for one, other in itertools.pairwise(linears):
             other.weight = one.weight  # tied
     return module
 

@@ -87,9 +87,10 @@ class Adagrad(OnePass, torch.optim.Adagrad):
         )
 
         for group in self.param_groups:
-            if (
-                options.DEFAULTS.keys() & group.keys()
-            ):  # the state that torch has made may not be what they ask for
+            if group.keys() & {
+                "state_dtype",
+                "master_weights",
+            }:  # torch has made state of another dtype
                 for p in group["params"]:
                     del self.state[p]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -11,6 +12,10 @@ from typing_extensions import Unpack
 from onepass.optim import options
 from onepass.optim.base import Group, OnePass, Rule, rule
 from onepass.optim.checks import at_least, betas_in_range
+
+_DECOUPLES = (
+    "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters
+)  # since torch 2.7
 
 _ADAM = rule("adam", "exp_avg", "exp_avg_sq")
 _AMSGRAD = rule("amsgrad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
@@ -93,8 +98,10 @@ class Adam(OnePass, torch.optim.Adam):
             capturable=capturable,
             differentiable=differentiable,
             fused=fused,
-            decoupled_weight_decay=decoupled_weight_decay,
+            **({"decoupled_weight_decay": decoupled_weight_decay} if _DECOUPLES else {}),
         )
+        for group in (self.defaults, *self.param_groups):
+            group.setdefault("decoupled_weight_decay", decoupled_weight_decay)
 
     def check(self, group: Group) -> None:
         """Raise ValueError for a hyper-parameter out of range."""

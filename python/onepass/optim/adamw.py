@@ -83,3 +83,5 @@ class AdamW(Adam, torch.optim.AdamW):
             differentiable=differentiable,
             fused=fused,
         )
+        for group in (self.defaults, *self.param_groups):
+            group.setdefault("decoupled_weight_decay", True)  # which torch 2.6 does not write

@@ -25,6 +25,14 @@ from onepass.optim.report import Report, nonfinite_names
 Group = dict[str, Any]
 _NONE: set[tuple[int, int]] = set()
 _NO_EXTRAS = states.Extras()
+_NOTHING: tuple[Any, ...] = (
+    [],
+    0,
+    (),
+    False,
+    (1.0, math.inf, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, False),
+    _NO_EXTRAS,
+)  # for the kernels to do
 _APPLIED: tuple[bool, None, None, list[str]] = (True, None, None, [])
 
 
@@ -152,7 +160,7 @@ class OnePass(Optimizer):
         for group in self.param_groups:
             if scheduled.KEY in group:
                 self._schedules.write(group, self._applied)
-            elif group.get("rounding") == "stochastic":
+            elif options.needs_count(group):
                 group[scheduled.COUNT] = self._applied
         if clip is not None:
             bad = [] if math.isfinite(clip.norm) else nonfinite_names(self.param_groups)
@@ -193,7 +201,9 @@ class OnePass(Optimizer):
             for group in groups:
                 scheduled.enter(group, {}, self._applied)
             work = [self._work(group, unscale) for group in groups]
-        foreign = {i for i, group in enumerate(groups) if group["differentiable"]}
+        foreign = {
+            i for i, group in enumerate(groups) if group["differentiable"] and self._trains(group)
+        }
         if not foreign:
             done = self._run(work, clip)
             if type(done) is list:
@@ -238,11 +248,14 @@ class OnePass(Optimizer):
         groups = self.param_groups
         while True:
             for i in foreign:
-                work[i] = ([], *work[i][1:])
+                work[i] = _NOTHING
             found = self._run(work, None, dry=True)
-            if isinstance(found, list) or not found.uncovered:
+            if isinstance(found, list):
                 break
-            foreign.update(found.uncovered)
+            zero = {g for g, i in found.invalid if states.has_zero_gradient(groups[g]["params"][i])}
+            if not zero and not found.uncovered:
+                break
+            foreign.update(found.uncovered, zero)
         broken = []
         if not isinstance(found, list):
             broken = found.repair
@@ -253,7 +266,7 @@ class OnePass(Optimizer):
         for g in sorted(foreign):
             options.refuse(groups[g], g)
         if clip is not None:
-            clip.measure(_core.square_sum(READER, [p for group in groups for p in group["params"]]))
+            clip.measure(_core.square_sum(READER, [p for params, *_ in work for p in params]))
             if clip.skipped:
                 return []
 
@@ -273,8 +286,13 @@ class OnePass(Optimizer):
             raise RuntimeError(message)
         return done
 
+    def _trains(self, group: Group) -> bool:
+        return bool(group.get("train_from", 0) <= self._applied)
+
     def _work(self, group: Group, unscale: float) -> tuple[Any, ...]:
         """Return a group as `_core.step` takes it."""
+        if group["differentiable"] or not self._trains(group):
+            return _NOTHING
         (number, keys), hyper = self.rule(group)
         lr = float(group["lr"])
         decay = float(group["weight_decay"])
@@ -282,12 +300,14 @@ class OnePass(Optimizer):
         get = group.get
         l1 = get("l1_decay", 0.0)
         proximal = get("l1_mode", "proximal") == "proximal"
-        clamp, average = get("max_grad_value"), get("ema_decay")
+        clamp, average, anchor = get("max_grad_value"), get("ema_decay"), get("anchor_decay", 0.0)
         numbers = (
             -unscale if group["maximize"] else unscale,
             math.inf if clamp is None else clamp,
             0.0 if decoupled else decay,
             0.0 if proximal else l1,
+            0.0 if decoupled else anchor,
+            lr * anchor if decoupled else 0.0,
             1.0 - lr * decay if decoupled else 1.0,
             l1 if proximal else 0.0,
             0.0 if average is None else 1.0 - average,
@@ -297,11 +317,12 @@ class OnePass(Optimizer):
         )
         extras = _NO_EXTRAS
         quantised, mastered = get("state_dtype") == "8bit", get("master_weights", False)
-        if quantised or mastered or average is not None:
+        if quantised or mastered or anchor or average is not None:
             extras = states.Extras(
                 scales=tuple(map(states.scale_key, keys)) if quantised else (),
                 ema=None if average is None else states.EMA,
                 master=states.MASTER if mastered else None,
+                anchor=states.ANCHOR if anchor else None,
             )
             keys = tuple(map(states.code_key, keys)) if quantised else keys
         return group["params"], number, keys, self.counted, numbers, extras
@@ -371,6 +392,10 @@ class OnePass(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take in the state of a pickled or loaded optimizer."""
+        if self.counted:
+            for own in state["state"].values():
+                if own and "step" not in own:  # which torch takes for granted
+                    own["step"] = torch.tensor(0.0)
         super().__setstate__(state)
         self._forget()
         self._applied = states.steps_applied(self)

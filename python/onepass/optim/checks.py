@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 _TORCH_NAMES = {"lr": "learning rate", "eps": "epsilon value"}
 
 
@@ -15,9 +17,16 @@ def _fail(name: str, value: Any, allowed: str) -> None:
     raise ValueError(message)
 
 
+def _one_element(name: str, value: Any) -> None:
+    if isinstance(value, torch.Tensor) and value.numel() != 1:
+        message = f"Tensor {name} must be 1-element, got {value.numel()} elements"
+        raise ValueError(message)
+
+
 def at_least(lower: float, **values: Any) -> None:
     """Check `lower <= value`, which NaN is not."""
     for name, value in values.items():
+        _one_element(name, value)
         if not lower <= value:
             _fail(name, value, f">= {lower:g}")
 
@@ -39,6 +48,7 @@ def below(upper: float, *, inclusive: bool = False, **values: Any) -> None:
 def betas_in_range(betas: Sequence[Any]) -> None:
     """Check `0 <= beta < 1` for both of Adam's betas."""
     for index in (0, 1):
+        _one_element(f"betas[{index}]", betas[index])
         if not 0.0 <= betas[index] < 1.0:
             _fail(f"betas[{index}]", betas[index], "in [0, 1)")
 

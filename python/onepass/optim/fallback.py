@@ -17,11 +17,8 @@ def torch_step(optimizer: OnePass, groups: list[Group], unscale: float) -> None:
     """Step `groups` by the torch class that the optimizer descends from."""
     if not groups:
         return
-    hidden = {
-        name: vars(optimizer).pop(name)
-        for name in ("grad_scale", "found_inf")
-        if name in vars(optimizer)
-    }
+    names = [name for name in ("grad_scale", "found_inf") if name in vars(optimizer)]
+    hidden: dict[str, Any] = {name: vars(optimizer).pop(name) for name in names}
     own = optimizer.param_groups
     with _unscaled(groups, unscale):
         optimizer.param_groups = [_without_fused_on_cpu(group) for group in groups]

@@ -37,6 +37,9 @@ class Options(TypedDict, total=False):
         state_dtype: Of every state of a parameter's shape but "ema" and "master": torch.float32,
             torch.bfloat16 or "8bit" (blocks of 256 share a scale). Default: None, the parameter's dtype, or
             float32 with master weights.
+        train_from: Leave the group as it is for this many applied steps; its moments start then. Default: 0.
+        anchor_decay: Decay towards the weights in state "anchor", which `onepass.transfer.anchor_decay` puts
+            there, at least 0. Default: 0.
         seed: (whole) Of stochastic rounding, in [0, 2**64). Default: 0.
     """
 
@@ -49,6 +52,8 @@ class Options(TypedDict, total=False):
     master_weights: bool
     rounding: Literal["nearest", "stochastic"]
     state_dtype: torch.dtype | Literal["8bit"] | None
+    train_from: int
+    anchor_decay: float
     seed: int
 
 
@@ -62,6 +67,8 @@ DEFAULTS: Mapping[str, Any] = {
     "master_weights": False,
     "rounding": "nearest",
     "state_dtype": None,
+    "train_from": 0,
+    "anchor_decay": 0.0,
     "seed": 0,
 }
 WHOLE = ("max_grad_norm", "max_grad_value", "skip_nonfinite", "seed")
@@ -70,7 +77,12 @@ WHOLE = ("max_grad_norm", "max_grad_value", "skip_nonfinite", "seed")
 def check(options: Mapping[str, Any]) -> None:
     """Raise ValueError for an option that is out of its range."""
     value = {name: options.get(name, default) for name, default in DEFAULTS.items()}
-    at_least(0.0, l1_decay=value["l1_decay"])
+    at_least(
+        0.0,
+        l1_decay=value["l1_decay"],
+        anchor_decay=value["anchor_decay"],
+        train_from=value["train_from"],
+    )
     one_of(("proximal", "subgradient"), l1_mode=value["l1_mode"])
     one_of(("nearest", "stochastic"), rounding=value["rounding"])
     one_of((None, torch.float32, torch.bfloat16, "8bit"), state_dtype=value["state_dtype"])
@@ -114,10 +126,16 @@ def check_whole(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
             raise ValueError(message)
 
 
+def needs_count(group: Mapping[str, Any]) -> bool:
+    """Return whether a step depends on the number of steps before it, so that a checkpoint must hold it."""
+    stochastic = group.get("rounding") == "stochastic" or group.get("state_dtype") == "8bit"
+    return stochastic or group.get("train_from", 0) > 0
+
+
 def refuse(group: Mapping[str, Any], number: int) -> None:
     """Raise if a group that has to run torch's own step uses an option that torch does not have."""
     for name, default in DEFAULTS.items():
-        if name != "seed" and group.get(name, default) != default:
+        if name not in ("seed", "train_from") and group.get(name, default) != default:
             message = (
                 f"{name}={group[name]!r}: parameter group {number} holds something that the kernels do not "
                 "cover (sparse or complex gradients, a tensor subclass, another device or dtype, "

@@ -15,9 +15,14 @@ from onepass.optim.scheduled import COUNT
 if TYPE_CHECKING:
     from onepass.optim.base import Group, OnePass
 
-EMA, MASTER = "ema", "master"
+EMA, MASTER, ANCHOR = "ema", "master", "anchor"
 _READABLE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_NONNEGATIVE = ("exp_avg_sq", "max_exp_avg_sq", "sum", "square_avg")
+_KINDS = {
+    "exp_avg_sq": 1,
+    "sum": 1,
+    "square_avg": 1,
+    "max_exp_avg_sq": 2,
+}  # of the 8-bit code; others have a sign
 _HUGE = 4 << 20  # bytes from which a state asks for 2 MiB pages
 
 
@@ -27,6 +32,7 @@ class Extras(NamedTuple):
     scales: tuple[str, ...] = ()
     ema: str | None = None
     master: str | None = None
+    anchor: str | None = None
 
 
 class First(NamedTuple):
@@ -64,6 +70,11 @@ def refuse(groups: list[Group], g: int, i: int) -> None:
     raise RuntimeError(message)
 
 
+def has_zero_gradient(p: torch.Tensor) -> bool:
+    """Return whether a gradient is torch's zero without memory."""
+    return p.grad is not None and p.grad._is_zerotensor()
+
+
 def diagnose(optimizer: OnePass, groups: list[Group], g: int, i: int) -> None:
     """Raise if the state of a parameter cannot be completed or converted."""
     p = groups[g]["params"][i]
@@ -80,7 +91,7 @@ def _problem(optimizer: OnePass, state: Any, p: torch.Tensor) -> str | None:
     missing = [key for key in core if state.get(key) is None and state.get(code_key(key)) is None]
     if missing and len(missing) < len(core):
         return f"{missing[0]!r} is missing"
-    shaped = [*optimizer.state_keys, *map(code_key, optimizer.state_keys), EMA, MASTER]
+    shaped = [*optimizer.state_keys, *map(code_key, optimizer.state_keys), EMA, MASTER, ANCHOR]
     for key in shaped:
         value = state.get(key)
         if value is None:
@@ -113,7 +124,7 @@ def complete(
         step=all(state.get(key) is None and state.get(code_key(key)) is None for key in core),
         average=extras.ema is not None and state.get(EMA) is None,
     )
-    with torch.no_grad():
+    with torch.no_grad(), _no_pool_after_fork():
         if optimizer.counted:
             _complete_step(state)
         for key in keys:
@@ -126,6 +137,20 @@ def complete(
         if extras.master and p.dtype in (torch.bfloat16, torch.float16):
             _keep(state, MASTER, p, torch.int16 if p.dtype == torch.bfloat16 else torch.float32)
     return first
+
+
+@contextmanager
+def _no_pool_after_fork() -> Iterator[None]:
+    """Keep torch from waiting for threads that fork has not copied."""
+    threads = torch.get_num_threads()
+    if _core.in_forked_child() and threads > 1:
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+    else:
+        yield
 
 
 def _complete_step(state: dict[str, Any]) -> None:
@@ -146,7 +171,7 @@ def _complete_float(
     elif codes is not None:
         values = torch.empty_like(codes, dtype=torch.float32)
         scales = state.pop(scale_key(key))
-        _core.quantise(READER, values, codes, scales, key in _NONNEGATIVE, True)
+        _core.quantise(READER, values, codes, scales, _KINDS.get(key, 0), True)
         state[key] = values.to(state_dtype(group, p))
     else:
         state[key] = _filled(p, state_dtype(group, p), optimizer.initial_value(key, group))
@@ -167,7 +192,7 @@ def _complete_quantised(
     else:
         values.copy_(known)
     scales = torch.zeros(-(-p.numel() // _core.quantised_block))
-    _core.quantise(READER, values, codes, scales, key in _NONNEGATIVE, False)
+    _core.quantise(READER, values, codes, scales, _KINDS.get(key, 0), False)
     state[code], state[scale] = codes, scales
 
 
@@ -266,7 +291,7 @@ def restore_dtypes(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
                     continue
                 if key in optimizer.state_keys:
                     dtype = state_dtype(own, p) if value.dtype in _READABLE else value.dtype
-                elif key in (EMA, MASTER) or key.endswith(("_code", "_scale")):
+                elif key in (EMA, MASTER, ANCHOR) or key.endswith(("_code", "_scale")):
                     dtype = value.dtype
                 else:
                     continue

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from onepass.optim.base import Group, OnePass
+from onepass.optim.states import ANCHOR
 
 __all__ = ["anchor_decay"]
 
-_STATE, _OPTION = "anchor", "anchor_decay"
+_OPTION = "anchor_decay"
 
 
 def anchor_decay(opt: OnePass, strength: float, part: str | nn.Module | None = None) -> None:
@@ -83,9 +84,9 @@ def anchor_decay(opt: OnePass, strength: float, part: str | nn.Module | None = N
     for group, params in found:
         for p in params:
             if strength:
-                opt.state[p][_STATE] = p.detach().clone(memory_format=torch.preserve_format)
+                opt.state[p][ANCHOR] = p.detach().clone(memory_format=torch.preserve_format)
             else:
-                opt.state.get(p, {}).pop(_STATE, None)
+                opt.state.get(p, {}).pop(ANCHOR, None)
         if params and strength:
             group[_OPTION] = float(strength)
         elif not _anchored(opt, group):
@@ -110,7 +111,7 @@ def _chooser(part: str | nn.Module | None) -> Callable[[Group, int], bool]:
 
 
 def _anchored(opt: OnePass, group: Group) -> list[Any]:
-    return [p for p in group["params"] if _STATE in opt.state.get(p, {})]
+    return [p for p in group["params"] if ANCHOR in opt.state.get(p, {})]
 
 
 def _check_one_strength(

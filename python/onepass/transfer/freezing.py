@@ -197,7 +197,7 @@ def _watched(model: nn.Module, part: str | nn.Module | None) -> dict[str, torch.
 
 def _frozen_modules(model: nn.Module) -> set[nn.Module]:
     """Return the modules that are, or are in, one whose parameters are all frozen, and guarded norms."""
-    found = {m for m in model.modules() if isinstance(m, _NormBase) and _is_guarded(m)}
+    found = {m for m in model.modules() if _is_guarded(m)}
     for module in model.modules():
         trainable = [p.requires_grad for p in module.parameters()]
         if trainable and not any(trainable):

@@ -103,12 +103,12 @@ def param_groups(
         >>> model = nn.Sequential(body, nn.Flatten(), nn.Linear(8, 5))
         >>> groups = param_groups(model, [("2.*", {"name": "head"}), ("0.*", {"lr_factor": 0.1})], lr=0.02)
         >>> print(groups)
-        group          tensors  numbers     lr  lr_factor  weight_decay
-        0.*                  2      648  0.002        0.1       default
-        0.*, no decay        4       32  0.002        0.1             0
-        head                 1       40   0.02          1       default
-        head, no decay       1        5   0.02          1             0
-        total                8      725
+        group           tensors  numbers     lr  lr_factor  weight_decay
+        0.*                   2      648  0.002        0.1       default
+        0.*, no decay         4       32  0.002        0.1             0
+        head                  1       40   0.02          1       default
+        head, no decay        1        5   0.02          1             0
+        total                 8      725
         >>> optimizer = onepass.AdamW(groups)
 
     Reference:

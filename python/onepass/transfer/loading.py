@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from onepass.optim.states import ANCHOR
+
 __all__ = ["Loaded", "load_by_name"]
 
 _NOT_SHAPED = ("step",)
@@ -51,7 +53,8 @@ def load_by_name(
 
     Strictly, every name has its counterpart with states of its shape, and every group takes the hyper-parameters
     (and count of steps) of the group its parameters come from. Partially, what fits is loaded, what does
-    not is reported, and hyper-parameters stay those of the optimizer: a new head starts anew beside an old body.
+    not is reported, and hyper-parameters and anchors stay those of the optimizer: a new head starts anew beside
+    an old body.
 
     Args:
         opt: An optimizer whose states have the shapes of their parameters (ours, and torch's of those names),
@@ -99,7 +102,7 @@ def load_by_name(
         _, _, report = str(found).partition("\n")
         message = f"the checkpoint does not fit, nothing was loaded:\n{report}"
         raise ValueError(message)
-    opt.load_state_dict(_reordered(opt, state_dict, ours, theirs, set(found.matched), strict))
+    opt.load_state_dict(_reordered(opt, state_dict, theirs, set(found.matched), strict))
     return found
 
 
@@ -145,7 +148,6 @@ def _problem(state: Mapping[str, Any], p: torch.Tensor) -> str | None:
 def _reordered(
     opt: Optimizer,
     state_dict: Mapping[str, Any],
-    ours: Places,
     theirs: Places,
     matched: set[str],
     strict: bool,
@@ -155,12 +157,16 @@ def _reordered(
     state, groups = {}, []
     for g, group in enumerate(own["param_groups"]):
         sources = set()
-        for i, number in enumerate(group["params"]):
-            name = group["param_names"][i]
-            source, by = (state_dict, theirs[name]) if name in matched else (own, ours[name])
-            sources.add(by[0])
-            saved = source["state"].get(_number(source, *by))
-            if saved is not None:
+        for name, number in zip(group["param_names"], group["params"], strict=True):
+            saved = own["state"].get(number, {})
+            if name in matched:
+                g_saved, i_saved = theirs[name]
+                sources.add(g_saved)
+                anchor = {k: v for k, v in saved.items() if k == ANCHOR}
+                saved = state_dict["state"].get(_number(state_dict, g_saved, i_saved), {})
+                if not strict:  # the option stays that of the optimizer, and so do its anchors
+                    saved = {**{k: v for k, v in saved.items() if k != ANCHOR}, **anchor}
+            if saved:
                 state[number] = saved
         if strict and len(sources) > 1:
             message = (

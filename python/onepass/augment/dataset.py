@@ -1,0 +1,187 @@
+"""A data set whose pictures are augmented as they are fetched, a batch at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from onepass import _core
+from onepass.augment import _checks
+from onepass.augment._pictures import Array
+from onepass.augment.augmenter import Augmenter
+
+
+class AugmentedDataset(Dataset[Any]):
+    """Pictures in memory, augmented when fetched.
+
+    Works in any ``DataLoader``. `loader` makes one that fetches whole batches, in one pass each.
+
+    Args:
+        images: As an `Augmenter` takes them; held, not copied. A ``numpy.memmap`` will do.
+        labels: One per image: a tensor, an array or a sequence of numbers; None leaves them out.
+        augmenter: Which warps to draw.
+        train: False crops the centre and normalises, nothing else. Default True.
+
+    Raises:
+        TypeError: The images are neither uint8 nor float32.
+        ValueError: An argument is wrong; the message names it.
+
+    Example:
+        >>> import torch
+        >>> from onepass.augment import AugmentedDataset, Augmenter
+        >>> images = torch.randint(0, 256, (100, 28, 28, 1), dtype=torch.uint8)
+        >>> dataset = AugmentedDataset(images, range(100), Augmenter(rotation_range=15))
+        >>> loader = dataset.loader(batch_size=32, shuffle=True)
+        >>> for epoch in range(2):
+        ...     dataset.set_epoch(epoch)
+        ...     for batch, labels in loader:
+        ...         pass
+        >>> batch.shape, labels.shape
+        (torch.Size([4, 1, 28, 28]), torch.Size([4]))
+
+    Different from Keras' ``ImageDataGenerator.flow``: the epoch is set, never counted, so that a
+    resumed run sees what the uninterrupted one would have seen. Without `set_epoch` every epoch
+    repeats the first.
+    """
+
+    def __init__(
+        self,
+        images: Array | torch.Tensor,
+        labels: Any,
+        augmenter: Augmenter,
+        train: bool = True,
+    ) -> None:
+        if not isinstance(augmenter, Augmenter):
+            _checks.refuse("augmenter", "an Augmenter", augmenter)
+        pictures = augmenter._read(images, None)
+        self.images = images
+        self.augmenter = augmenter
+        self.train = _checks.flag("train", train)
+        self.labels = None if labels is None else _labels(labels, len(pictures))
+        self._whole = False
+        # In shared memory, so that workers which live on through several epochs see it change.
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose pictures are fetched."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, before its loop begins; in [0, 2**32)."""
+        self._epoch.fill_(_checks.whole("epoch", epoch, 0, 2**32 - 1))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        """One picture (C, height, width) with its label, or without if there are none."""
+        return self._samples([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        """Several, augmented in one pass; what torch's DataLoader asks for."""
+        return self._fetch(indices) if self._whole else self._samples(indices)
+
+    def _samples(self, indices: Sequence[int]) -> list[Any]:
+        batch = self._fetch(indices)
+        if self.labels is None:
+            return list(batch)
+        images, labels = batch
+        return list(zip(images, labels, strict=True))
+
+    def _fetch(self, indices: Sequence[int]) -> Any:
+        count = len(self)
+        numbers = np.asarray(indices)
+        if numbers.ndim != 1 or (numbers.size > 0 and numbers.dtype.kind not in "iu"):
+            _checks.refuse("index", "whole numbers", indices)
+        if numbers.size > 0 and not (-count <= numbers.min() and numbers.max() < count):
+            message = f"index out of range for {count} pictures"
+            raise IndexError(message)
+        rows = np.where(numbers < 0, numbers + count, numbers).astype(np.int64)
+        aug = self.augmenter
+        pictures = aug._read(self.images, None)
+        size = (pictures.shape[2], pictures.shape[3])
+        matrices = aug._sample(rows, self.epoch, size, self.train)
+        images = aug._warp(pictures, rows, matrices, aug.interpolation)
+        if self.labels is None:
+            return images
+        return images, self.labels[torch.from_numpy(rows).to(self.labels.device)]
+
+    def loader(
+        self,
+        batch_size: int,
+        shuffle: bool = False,
+        num_workers: int = 0,
+        **options: Any,
+    ) -> DataLoader[Any]:
+        """A DataLoader that fetches whole batches; each is (images, labels), or images alone.
+
+        The order of `shuffle` is a function of (seed, epoch) as the pictures are; torch's global
+        generator is not touched.
+
+        Args:
+            batch_size: Pictures per batch; at least 1.
+            shuffle: A new order for every epoch. Default False.
+            num_workers: Processes that fetch; 0, the default, fetches in this one, on all threads.
+            **options: As of ``torch.utils.data.DataLoader``: `drop_last`, `sampler`, `pin_memory`...
+                With a `collate_fn` of your own, that gets a list of samples.
+        """
+        checked = _checks.whole("batch_size", batch_size, 1, 2**31)
+        workers = _checks.whole("num_workers", num_workers, 0, 2**16)
+        if _checks.flag("shuffle", shuffle) and options.get("sampler") is not None:
+            _checks.refuse("shuffle", "False with a sampler of your own", shuffle)
+        if options.get("sampler") is None:
+            options["sampler"] = _Order(self, shuffle)
+        dataset = self
+        if options.get("collate_fn") is None:
+            dataset = copy.copy(self)  # shares pictures and epoch
+            dataset._whole = True
+            options["collate_fn"] = _as_fetched
+        if options.get("generator") is None:
+            options["generator"] = torch.Generator().manual_seed(self.augmenter.seed)
+        return DataLoader(dataset, batch_size=checked, num_workers=workers, **options)
+
+
+def _as_fetched(batch: Any) -> Any:
+    """Collate what is a batch already."""
+    return batch
+
+
+class _Order(Sampler[int]):
+    """The samples in order, or in a random order that depends on (seed, epoch) alone."""
+
+    def __init__(self, dataset: AugmentedDataset, shuffle: bool) -> None:
+        self.dataset = dataset
+        self.shuffle = shuffle
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        count = len(self.dataset)
+        if not self.shuffle:
+            return iter(range(count))
+        seed = self.dataset.augmenter.seed
+        # A sample number that no sample has.
+        counter = (2**32 - 1, 2**32 - 1, self.dataset.epoch, 0)
+        high, low, _, _ = _core.philox(counter, (seed % 2**32, seed >> 32))
+        generator = torch.Generator().manual_seed(high << 32 | low)
+        return iter(torch.randperm(count, generator=generator).tolist())
+
+
+def _labels(labels: Any, count: int) -> torch.Tensor:
+    try:
+        if not isinstance(labels, torch.Tensor):
+            labels = np.array(labels if hasattr(labels, "dtype") else list(labels))
+        tensor = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        _checks.refuse("labels", "numbers, one per image", type(labels))
+    if tensor.ndim == 0 or len(tensor) != count:
+        _checks.refuse("labels", f"{count} numbers, one per image", f"shape {tuple(tensor.shape)}")
+    return tensor

@@ -1,0 +1,182 @@
+"""One case: contestants are made, checked against each other, probed for memory and timed."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from onepass.bench import checking, contestants, memory, timing
+from onepass.bench.cases import Case
+from onepass.bench.contestants import FLOOR, LIMIT, OURS, Contestant
+from onepass.bench.peers import NotOffered, Peer
+from onepass.bench.timing import Spread, Watched
+
+Status = Literal["ok", "differs", "raised", "not offered", "no memory"]
+SHARE_OF_MEMORY = 0.7
+"""Of the memory that is available: the rest is for temporaries of the peers."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a case is measured."""
+
+    rounds: int = 15
+    turn: float = 0.01
+    """Seconds of one contestant's turn in a round."""
+
+
+@dataclass
+class Row:
+    """One contestant's result."""
+
+    name: str
+    status: Status = "ok"
+    detail: str = ""
+    steps_per_turn: int = 0
+    seconds: Spread | None = None
+    """Of one step."""
+    ratio: Spread | None = None
+    """To the time of ours, paired by rounds."""
+    extra_memory: int | None = None
+    """Bytes that a step takes for a moment above the tensors."""
+    rounds: list[float] = field(default_factory=list)
+    """Seconds of one step, in each round."""
+    ratios: list[float] = field(default_factory=list)
+
+
+def heats(peers: Sequence[Peer], case: Case, free: int | None) -> list[list[Peer]]:
+    """Split peers so that those of a heat, with ours, fit into `free` bytes; no heat at all if ours does not."""
+    if free is None:
+        return [list(peers)]
+    together = int(free * SHARE_OF_MEMORY / max(1, case.memory)) - 1
+    if together < 0:
+        return []
+    if together == 0:
+        return [[]]
+    return [list(peers[i : i + together]) for i in range(0, max(1, len(peers)), together)]
+
+
+def run_case(
+    case: Case,
+    peers: Sequence[Peer],
+    method: Method,
+    *,
+    deadline: float | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Row]:
+    """Measure one case; the first row is ours, the limit and the floor follow.
+
+    Where memory does not hold all contestants at once there are several heats, ours with the limit in each of them.
+    """
+    planned = heats(peers, case, memory.available())
+    rows = {name: Row(name) for name in (OURS, LIMIT, FLOOR, *(peer.name for peer in peers))}
+    for heat in planned:
+        _run_heat(case, heat, method, rows, deadline, progress)
+    for row in rows.values():
+        if row.status == "ok" and not row.rounds:
+            row.status, row.detail = (
+                "no memory",
+                f"{case.memory / 2**30:.1f} GiB of tensors do not fit",
+            )
+        if row.rounds:
+            row.seconds, row.ratio = Spread.of(row.rounds), Spread.of(row.ratios)
+    return rows
+
+
+def _run_heat(
+    case: Case,
+    peers: Sequence[Peer],
+    method: Method,
+    rows: dict[str, Row],
+    deadline: float | None,
+    progress: Callable[[], None],
+) -> None:
+    gc.collect()  # the tensors of the heat before
+    reference, optimizer = contestants.ours(case)
+    checking.first_steps(reference)
+    allowed = checking.tolerance(case, reference)
+    racing = [reference]
+    for peer in peers:
+        contestant = _admit(case, peer, rows[peer.name], reference, allowed)
+        if contestant is not None:
+            racing.append(contestant)
+    for contestant in racing:
+        rows[contestant.name].extra_memory = memory.extra_memory(contestant.step)
+    racing[1:1] = [contestants.limit(case, reference, optimizer), contestants.floor(reference)]
+    seen = timing.watch(
+        {contestant.name: contestant.step for contestant in racing},
+        rounds=method.rounds,
+        turn=method.turn,
+        deadline=deadline,
+        progress=progress,
+    )
+    for name, watched in seen.items():
+        _record(rows[name], watched, seen[OURS])
+
+
+def _admit(
+    case: Case, peer: Peer, row: Row, reference: Contestant, allowed: float
+) -> Contestant | None:
+    """Let a peer take its first steps and compare; one that cannot is noted in its row."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            contestant = contestants.theirs(case, peer)
+            checking.first_steps(contestant)
+    except NotOffered as reason:
+        row.status, row.detail = "not offered", str(reason)
+        return None
+    except Exception as error:
+        row.status, row.detail = "raised", timing.describe(error)
+        return None
+    apart = checking.difference(contestant, reference)
+    if not apart <= allowed:
+        row.status, row.detail = (
+            "differs",
+            f"by {apart:.1e} after {len(checking.GRADIENTS)} steps, {allowed:.1e} allowed",
+        )
+    return contestant
+
+
+def _record(row: Row, watched: Watched, ours: Watched) -> None:
+    if watched.error is not None:
+        row.status, row.detail = "raised", watched.error
+        return
+    row.steps_per_turn = watched.steps_per_turn
+    row.rounds += watched.seconds
+    row.ratios += timing.ratios(watched, ours)
+
+
+def as_json(case: Case, rows: dict[str, Row], threads: int) -> dict[str, Any]:
+    """Return a case as the JSON file holds it."""
+    model, configuration = case.model, case.configuration
+    results = []
+    for row in rows.values():
+        result: dict[str, Any] = {"name": row.name, "status": row.status, "detail": row.detail}
+        if row.seconds is not None and row.ratio is not None:
+            moved = 0 if row.name == FLOOR else case.bytes_per_parameter * model.parameters
+            result |= {
+                "seconds": vars(row.seconds),
+                "ratio": vars(row.ratio),
+                "nanoseconds_per_parameter": row.seconds.median * 1e9 / model.parameters,
+                "gigabytes_per_second": moved / row.seconds.median / 1e9,
+                "steps_per_turn": row.steps_per_turn,
+                "extra_memory": row.extra_memory,
+                "rounds": [float(f"{seconds:.5g}") for seconds in row.rounds],
+            }
+        results.append(result)
+    return {
+        "model": model.name,
+        "title": model.title,
+        "tensors": len(model.shapes),
+        "parameters": model.parameters,
+        "optimizer": configuration.name,
+        "options": dict(configuration.options),
+        "dtype": str(case.dtype).removeprefix("torch."),
+        "threads": threads,
+        "bytes_per_parameter": case.bytes_per_parameter,
+        "results": results,
+    }

@@ -1,0 +1,37 @@
+"""What a measurement consists of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from onepass.bench.cases import Case, Configuration
+from onepass.bench.models import Model
+from onepass.bench.peers import Peer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, and how."""
+
+    models: list[Model]
+    optimizers: list[Configuration]
+    peers: list[Peer]
+    dtypes: list[torch.dtype]
+    threads: list[int]
+    rounds: int = 15
+    turn: float = 0.01
+    deadline: float | None = None
+    """When `time.perf_counter` shows this, no further case begins."""
+    command: str = ""
+
+    def cases(self) -> list[tuple[Case, int]]:
+        """Return every case with its number of threads."""
+        return [
+            (Case(model, configuration, dtype), threads)
+            for dtype in self.dtypes
+            for threads in self.threads
+            for model in self.models
+            for configuration in self.optimizers
+        ]

@@ -1,0 +1,87 @@
+"""A whole measurement: every case in turn, gathered into one document."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from onepass.bench import checking, engine
+from onepass.bench.machine import load, machine, versions
+from onepass.bench.plan import Plan
+
+SCHEMA = 1
+COUNTED = {
+    "seconds": "one call of optimizer.step(), gradients set once before; median and quartiles over the rounds",
+    "ratio": "seconds divided by those of onepass in the same round; median and quartiles over the rounds",
+    "gigabytes_per_second": "bytes_per_parameter * parameters / seconds",
+    "bytes_per_parameter": "parameter and states are read and written, the gradient is read",
+    "limit": "the same bytes of the same tensors read and written in the same chunks, no arithmetic",
+    "floor": "an optimizer whose step does nothing, called through torch.optim.Optimizer's wrapper",
+    "extra_memory": "peak of resident memory during one step above that before it, bytes",
+    "rounds": "seconds of one step in each round",
+}
+
+
+def run(plan: Plan) -> dict[str, Any]:
+    """Measure everything and return the document that is written as JSON."""
+    cases = plan.cases()
+    left_out: list[str] = []
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "command": plan.command,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": {**machine(), "load_before": load()},
+        "versions": versions(),
+        "method": {
+            "rounds": plan.rounds,
+            "turn": plan.turn,
+            "checked_after_steps": len(checking.GRADIENTS),
+        },
+        "counted": COUNTED,
+        "cases": [],
+        "left_out": left_out,
+    }
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task("", total=len(cases))
+        for number, (case, threads) in enumerate(cases):
+            name = f"{case.model.title} / {case.configuration.name}"
+            bar.update(task, description=name)
+            deadline = _share(plan.deadline, len(cases) - number)
+            if deadline is not None and time.perf_counter() >= deadline:
+                left_out.append(name)
+                continue
+            with _threads(threads):
+                method = engine.Method(plan.rounds, plan.turn)
+                rows = engine.run_case(case, plan.peers, method, deadline=deadline)
+            document["cases"].append(engine.as_json(case, rows, threads))
+            bar.advance(task)
+    return document
+
+
+def _share(deadline: float | None, cases: int) -> float | None:
+    """Return when the next case should be done: each gets an equal share of the time that is left."""
+    if deadline is None:
+        return None
+    now = time.perf_counter()
+    return now + (deadline - now) / cases
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

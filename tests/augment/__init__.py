@@ -1,0 +1,3 @@
+"""Tests of onepass.augment."""
+
+from __future__ import annotations

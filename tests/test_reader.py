@@ -1,0 +1,109 @@
+"""Where torch has no DLPack exchange table, tensors are read through their attributes: with the same results."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import onepass.optim.base
+from onepass.optim.reading import READER, make_reader
+from tests import cases, tolerances
+from tests.cases import Case
+from tests.helpers import expected_step, gradients, parameters, twin
+
+
+@pytest.fixture
+def _by_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = make_reader(use_dlpack=False)
+    assert not reader.uses_dlpack
+    monkeypatch.setattr(onepass.optim.base, "READER", reader)
+
+
+def test_dlpack_is_used_where_torch_has_it() -> None:
+    assert READER.uses_dlpack == hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+
+
+@cases.all_dtypes
+@cases.rules
+@pytest.mark.usefixtures("_by_attributes")
+def test_formula(case: Case, dtype: torch.dtype) -> None:
+    params = parameters([(67,), (), (0,), (3, 4), (1,), (2, 0, 3)], dtype)
+    params.append(nn.Parameter(torch.randn(5, 9).to(dtype).t()))
+    params.append(nn.Parameter(torch.randn(6, 11).to(dtype)[1:, 2:9:2]))
+    optimizer = case.ours(params)
+    for _ in range(2):
+        gradients(params)
+        params[3].grad = torch.ones((), dtype=dtype).expand(3, 4)
+        want = [expected_step(case, optimizer, p) for p in params]
+        optimizer.step()
+        for p, (value, magnitude, _) in zip(params, want, strict=True):
+            tolerances.one_rounding(p, value, magnitude)
+
+
+@cases.classes
+def test_both_ways_in_turn(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = parameters([(67,), (3, 4)])
+    plain = twin(ours)
+    optimizer, reference = case.ours(ours), case.ours(plain)
+    other = make_reader(use_dlpack=False)
+    for step in range(4):
+        gradients(ours, plain)
+        with monkeypatch.context() as context:
+            context.setattr(onepass.optim.base, "READER", other if step % 2 else READER)
+            optimizer.step()
+        reference.step()
+    for p, q in zip(ours, plain, strict=True):
+        tolerances.exact(p, q)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Sparse invariant checks:UserWarning"
+)  # torch's own, in its Adagrad
+@cases.classes
+@pytest.mark.usefixtures("_by_attributes")
+def test_what_is_not_covered_falls_back(case: Case) -> None:
+    """Complex numbers, other devices, sparse gradients."""
+    c = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+    m = nn.Parameter(torch.empty(3, device="meta"))
+    (p,) = parameters([(5,)])
+    groups = [{"params": [c]}, {"params": [m]}, {"params": [p]}]
+    optimizer = case.ours(
+        groups, maximize=False, weight_decay=0.0
+    )  # torch's sparse step knows no decay
+    c.grad, m.grad, p.grad = torch.ones_like(c), torch.empty_like(m), torch.ones(5)
+    before = p.detach().clone()
+    optimizer.step()
+    assert bool((p < before).all())
+    assert not torch.equal(c, torch.ones_like(c))
+    if case.name in ("SGD", "Adagrad"):
+        p.grad = torch.ones(5).to_sparse()
+        before = p.detach().clone()
+        optimizer.step()
+        assert not torch.equal(p, before)
+
+
+@pytest.mark.usefixtures("_by_attributes")
+def test_errors() -> None:
+    (p, q) = parameters([(5,), (4,)])
+    optimizer = cases.BY_ID["adam"].ours([p, q])
+    gradients([p, q])
+    optimizer.step()
+    before = p.detach().clone()
+    q.data = torch.zeros(3)
+    with pytest.raises(RuntimeError, match=r"parameter 1 of group 0.*\(3,\).*\(4,\)"):
+        optimizer.step()
+    q.data = torch.zeros(4)
+    optimizer.state[q]["exp_avg"].untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match=r"parameter 1 of group 0.*exp_avg"):
+        optimizer.step()
+    tolerances.exact(p, before)
+
+
+@pytest.mark.usefixtures("_by_attributes")
+def test_lazily_negated_gradient() -> None:
+    p = nn.Parameter(torch.zeros(4))
+    p.grad = torch.complex(torch.zeros(4), torch.ones(4)).conj().imag
+    assert p.grad.is_neg()
+    cases.BY_ID["sgd"].ours([p], lr=1.0).step()
+    assert p.tolist() == [1.0] * 4
