@@ -145,6 +145,24 @@ def test_modules_of_one_class_are_blocks() -> None:
     assert [(g["name"], g["lr"]) for g in groups] == [("block1", 0.25), ("block2", 0.5), ("out", 1)]
 
 
+def test_lists_inside_blocks_are_not_taken_apart() -> None:
+    """As in EfficientNet: stages of one block, whose parts are in a list."""
+
+    def block() -> nn.Module:
+        row = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+        return nn.ModuleDict({"block": nn.Sequential(row, TransformerLike())})
+
+    stages = nn.Sequential(nn.Sequential(block()), nn.Sequential(block(), block()))
+    model = nn.ModuleDict({"features": stages, "classifier": nn.Linear(1, 1)})
+    groups = param_groups(model, lr=1.0, layer_decay=0.5, no_decay=None)
+    assert [g["name"] for g in groups] == [
+        "features.0.0",
+        "features.1.0",
+        "features.1.1",
+        "classifier",
+    ]
+
+
 def test_rows_of_layers_are_one_layer() -> None:
     rows = [nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU()) for _ in range(3)]
     groups = param_groups(nn.Sequential(*rows), lr=1.0, layer_decay=0.5, no_decay=None)

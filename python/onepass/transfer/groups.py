@@ -67,8 +67,8 @@ def param_groups(
       list falls apart only if it holds blocks (modules with parts of their own): a row of convolution, norm and
       activation is one layer.
     * Another module falls into its children if it is the only child, or if there is a list of several
-      entries inside and no module of its class beside it; an entry of a list, only if the list inside holds
-      blocks. Else it is one layer.
+      entries inside and no module of its class beside it; an entry of a list, only if that list is the model
+      itself and the list inside holds blocks. Else it is one layer.
     * What comes before the first entry of a list is one layer (the stem), and so is what comes behind the last
       one (the head). Where a classifier is itself a list, as in VGG, its last entry is the head.
     * Norms and loose parameters belong to the layer before them.

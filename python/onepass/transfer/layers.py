@@ -76,28 +76,32 @@ def pieces(module: nn.Module, path: str = "") -> list[Piece]:
     }
     twins = Counter(map(type, children.values()))
     listed = _is_list(module)
-    # around a single child it is a wrapper, but a list of one block is a list
+    # around a single child it is a wrapper, but a list of one block in a model is a list
     alone = len(children) == 1 and not own and (not listed or not path)
     found = [Piece(path, None, own, False)] if own else []
     for name, child in children.items():
-        if _opens(child, listed=listed, alone=alone, twins=twins[type(child)] > 1):
+        # one of a row, or an entry of a list inside the model
+        block = twins[type(child)] > 1 or (listed and path != "")
+        if _opens(child, listed=listed, alone=alone, block=block):
             found += pieces(child, name)
         else:
             found.append(Piece(name, child, tuple(child.parameters()), listed))
     return found
 
 
-def _opens(module: nn.Module, *, listed: bool, alone: bool, twins: bool) -> bool:
+def _opens(module: nn.Module, *, listed: bool, alone: bool, block: bool) -> bool:
     if is_parametrized(module) or not any(map(_has_parameters, module.children())):
         return False
     if _is_list(module):
         return _holds_blocks(module) if listed else True
     if alone:
         return True
+    if block:
+        return False
     lists = [m for m in module.modules() if _is_list(m)]
     if listed:
-        return not twins and any(map(_holds_blocks, lists))
-    return not twins and any(sum(map(_has_parameters, m.children())) > 1 for m in lists)
+        return any(map(_holds_blocks, lists))
+    return any(sum(map(_has_parameters, m.children())) > 1 for m in lists)
 
 
 def _holds_blocks(sequence: nn.Module) -> bool:
