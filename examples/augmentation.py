@@ -114,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
             left.plot([place] * seeds, accuracies, "o", label=name)
         left.set(title="test accuracy", xticks=(0, 1), xticklabels=found, xlim=(-0.5, 1.5))
         right.imshow(gallery(train, args.seed), cmap="gray")
-        right.set(title="one image, twelve warps", xticks=(), yticks=())
+        right.set(title="an image and eleven warps of it", xticks=(), yticks=())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from typing import Any
 
 import pytest
@@ -48,9 +50,9 @@ def test_table_of_vgg() -> None:
     )
     before = str(groups)
     onepass.SGD(groups)  # fills the groups with its defaults, and parts names from parameters
-    assert [line[:38] for line in str(groups).splitlines()] == [
-        line[:38] for line in before.splitlines()
-    ]
+    assert str(groups) == before
+    assert repr(groups).startswith("<ParamGroups: 'features.*', 'features.*, no decay', 'rest'")
+    assert str(copy.deepcopy(groups)) == str(pickle.loads(pickle.dumps(groups))) == before
 
 
 def test_table_of_resnet() -> None:

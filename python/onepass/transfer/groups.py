@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any, Literal
 
@@ -28,8 +28,13 @@ _RESERVED = ("params", "param_names", "name", "lr_factor")
 class ParamGroups(list[Group]):
     """Parameter groups, as an optimizer takes them; printed, they are a table."""
 
+    def __init__(self, groups: Iterable[Group] = ()) -> None:
+        super().__init__(groups)
+        # an optimizer fills the groups with its defaults, which the table leaves out
+        self._options = {name for group in self for name in group}
+
     def __str__(self) -> str:
-        return table(self)
+        return table([{n: v for n, v in group.items() if n in self._options} for group in self])
 
     def __repr__(self) -> str:
         return f"<ParamGroups: {', '.join(repr(group['name']) for group in self)}>"
