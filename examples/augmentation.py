@@ -14,11 +14,11 @@ import argparse
 from dataclasses import replace
 from statistics import mean, stdev
 
-import common
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+import common
 import onepass
 from onepass.augment import AugmentedDataset, Augmenter
 from onepass.schedule import Cosine
@@ -85,7 +85,7 @@ def gallery(train: common.Data, seed: int) -> Tensor:
     warps = replace(augmenters(train, seed)["with"], mean=None, std=None)
     shown = warps(same, index=range(12))
     shown[0] = train.inputs()[0]
-    rows = pad(shown, (1, 1, 1, 1), value=1.0).unflatten(0, (3, 4)).permute(0, 3, 1, 4, 2)
+    rows: Tensor = pad(shown, (1, 1, 1, 1), value=1.0).unflatten(0, (3, 4)).permute(0, 3, 1, 4, 2)
     return rows.flatten(2, 3).flatten(0, 1).squeeze(-1)
 
 
@@ -95,7 +95,9 @@ def main(args: argparse.Namespace) -> None:
     epochs, seeds = (100, 2) if args.fast else (200, 5)
     found: dict[str, list[float]] = {"without": [], "with": []}
     for seed in range(args.seed, args.seed + seeds):
-        order = torch.randperm(len(everything.labels), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(
+            len(everything.labels), generator=torch.Generator().manual_seed(seed)
+        )
         train = everything.take(order).first(args.per_class)
         for name, augmenter in augmenters(train, seed).items():
             model = fit(f"seed {seed}, {name}", augmenter, train, epochs)

@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
 
-import common
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
+import common
 import onepass
 from onepass.schedule import Cosine
 from onepass.transfer import param_groups
@@ -146,8 +145,6 @@ def main(args: argparse.Namespace) -> None:
 
     curves: dict[str, list[float]] = {"loss": [], "norm": [], "lr": []}
     if args.resume:
-        if not args.checkpoint.is_file():
-            sys.exit(f"--resume: there is no checkpoint {args.checkpoint}")
         saved = torch.load(args.checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -206,6 +203,8 @@ if __name__ == "__main__":
     options = common.parse(parser)
     if options.resume and options.checkpoint is None:
         parser.error("--resume needs --checkpoint")
+    if options.resume and not options.checkpoint.is_file():
+        parser.error(f"--resume: there is no checkpoint {options.checkpoint}")
     if options.fast:
         vars(options).update(FAST)
     main(options)

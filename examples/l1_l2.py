@@ -20,11 +20,11 @@ import argparse
 from collections import OrderedDict
 from typing import Any
 
-import common
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+import common
 import onepass
 from onepass.schedule import Cosine
 from onepass.transfer import param_groups

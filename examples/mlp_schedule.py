@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 
-import common
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+import common
 import onepass
 from onepass.schedule import Constant, Cosine, Exponential, Schedule
 
@@ -75,7 +75,9 @@ def main(args: argparse.Namespace) -> None:
     with common.picture(args.picture, 2) as (left, right):
         for title, lr in schedules(epochs * (len(train.labels) // BATCH)).items():
             model, losses, rates = fit(title, lr, train, epochs, args.seed)
-            rows.append((title, repr(lr), f"{losses[-1]:.4f}", f"{common.accuracy(model, test):.2%}"))
+            rows.append(
+                (title, repr(lr), f"{losses[-1]:.4f}", f"{common.accuracy(model, test):.2%}")
+            )
             left.plot(rates, label=title)
             right.semilogy(losses, label=title)
         left.set(xlabel="step", title="learning rate")

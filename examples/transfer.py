@@ -21,11 +21,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import common
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+import common
 import onepass
 from onepass.augment import Augmenter
 from onepass.schedule import Cosine
@@ -43,7 +43,13 @@ BATCH = 32
 WAIT: dict[str, dict[str, float]] = {
     "cnn": {"features.[01].*": 0.5, "features.[34].*": 0.25},
     "vgg16": {"features.?.*": 0.6, "features.1?.*": 0.4, "features.2?.*": 0.2},
-    "resnet18": {"conv1.*": 0.6, "bn1.*": 0.6, "layer[12].*": 0.6, "layer3.*": 0.4, "layer4.*": 0.2},
+    "resnet18": {
+        "conv1.*": 0.6,
+        "bn1.*": 0.6,
+        "layer[12].*": 0.6,
+        "layer3.*": 0.4,
+        "layer4.*": 0.2,
+    },
 }
 WAIT |= {"resnet34": WAIT["resnet18"], "resnet50": WAIT["resnet18"]}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -76,7 +82,9 @@ class Task:
 
     def inputs(self, images: Tensor) -> Tensor:
         """Return the images as a model takes them."""
-        channels = 3 if isinstance(self.augmenter.mean, tuple) and len(self.augmenter.mean) == 3 else 1
+        channels = (
+            3 if isinstance(self.augmenter.mean, tuple) and len(self.augmenter.mean) == 3 else 1
+        )
         if channels > images.shape[1]:
             images = images.expand(-1, channels, -1, -1)
         return self.augmenter(images, range(len(images)), train=False)
@@ -116,7 +124,9 @@ def pretrained(name: str, file: Path | None) -> nn.Module:
         url = models.get_model_weights(name).DEFAULT.url
         file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
         if not file.is_file():
-            sys.exit(f"--model {name}: there are no weights at {file}; get them from {url}, or give --weights")
+            sys.exit(
+                f"--model {name}: there are no weights at {file}; get them from {url}, or give --weights"
+            )
     model: nn.Module = models.get_model(name, weights=None)
     model.load_state_dict(torch.load(file, weights_only=True))
     return model
@@ -126,7 +136,9 @@ def learned(args: argparse.Namespace, epochs: int) -> tuple[nn.Module, Task]:
     """Return a model that has learned something, and the new task."""
     if args.model != "cnn":
         if args.data is None:
-            sys.exit(f"--model {args.model} needs --data, a folder with a folder of images for every class")
+            sys.exit(
+                f"--model {args.model} needs --data, a folder with a folder of images for every class"
+            )
         args.size = 224
         model = pretrained(args.model, args.weights)
         train, test = common.load(args)
@@ -154,7 +166,9 @@ def main(args: argparse.Namespace) -> None:
     if args.model == "cnn":
         scratch = Net(task.train.images, classes)
         groups = param_groups(scratch, lr=Cosine(0.002, task.steps(2 * epochs)))
-        found["from scratch"] = task.fit("from scratch", scratch, onepass.AdamW(groups), 2 * epochs, 1)
+        found["from scratch"] = task.fit(
+            "from scratch", scratch, onepass.AdamW(groups), 2 * epochs, 1
+        )
 
     replace_head(freeze(model, model), classes)
     found["new head, untrained"] = task.accuracy(model)
@@ -166,7 +180,9 @@ def main(args: argparse.Namespace) -> None:
     steps = task.steps(epochs)
     waits = {glob: {"train_from": int(part * steps)} for glob, part in WAIT[args.model].items()}
     lr = Cosine(0.002, steps - steps // 10).warmup(steps // 10)
-    groups = param_groups(model, list(waits.items()), lr=lr, layer_decay=0.5 if args.model == "cnn" else 0.8)
+    groups = param_groups(
+        model, list(waits.items()), lr=lr, layer_decay=0.5 if args.model == "cnn" else 0.8
+    )
     common.console.print(f"\n{groups}\n", soft_wrap=True)
     optimizer = onepass.AdamW(groups)
     anchor_decay(optimizer, 0.01)

@@ -9,13 +9,13 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 IMAGES = ["mlp_schedule", "l1_l2", "augmentation", "transfer"]
-SEED = 0
 
 
 def run(name: str, *arguments: object, status: int = 0) -> str:
@@ -34,9 +34,9 @@ def run(name: str, *arguments: object, status: int = 0) -> str:
 
 
 def percent(output: str, row: str) -> list[float]:
-    """Return the percentages in the row of a table."""
-    line = next(line for line in output.splitlines() if line.strip().startswith(row))
-    return [float(x) for x in re.findall(r"([\d.]+)%", line)]
+    """Return the percentages in the row of the table, which is behind the progress bars."""
+    lines = [line for line in output.splitlines() if line.strip().startswith(row)]
+    return [float(x) for x in re.findall(r"([\d.]+)%", lines[-1])]
 
 
 def test_every_example_is_tested() -> None:
@@ -84,8 +84,10 @@ def test_torchvision_is_asked_for() -> None:
     assert "--model vgg16 needs --data" in output
 
 
-def write_idx(file: Path, values: np.ndarray) -> None:
-    header = struct.pack(">BBBB", 0, 0, 8, values.ndim) + struct.pack(f">{values.ndim}i", *values.shape)
+def write_idx(file: Path, values: np.ndarray[Any, Any]) -> None:
+    header = struct.pack(">BBBB", 0, 0, 8, values.ndim) + struct.pack(
+        f">{values.ndim}i", *values.shape
+    )
     raw = header + values.astype(np.uint8).tobytes()
     file.write_bytes(gzip.compress(raw) if file.suffix == ".gz" else raw)
 
@@ -120,13 +122,13 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", ["mlp_schedule", "transfer"])
 def test_idx_files(name: str, mnist: Path) -> None:
     output = run(name, "--fast", "--data", mnist)
     assert "400 images (1 x 28 x 28) to train on, 100 to test with, 10 classes" in output
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", ["l1_l2", "augmentation"])
 def test_folders_of_images(name: str, folders: Path) -> None:
     output = run(name, "--fast", "--data", folders, "--size", 16)
     assert "160 images (3 x 16 x 16) to train on, 40 to test with, 4 classes" in output

@@ -14,7 +14,7 @@ import torch
 from tests.examples.test_examples import EXAMPLES, run
 
 SCRIPT = EXAMPLES / "char_transformer.py"
-SMALL = ("--steps", "60", "--batch", "4", "--megabytes", "0.2", "--every", "3")
+SMALL = ("--steps", "50", "--batch", "4", "--megabytes", "0.2", "--every", "3")
 
 
 def flat(value: Any) -> list[Any]:
@@ -31,12 +31,11 @@ def load(file: Path) -> dict[str, Any]:
     return saved
 
 
-@pytest.mark.parametrize("kills", [1, 3])
-def test_killed_and_resumed(kills: int, tmp_path: Path) -> None:
+def test_killed_and_resumed(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
     run("char_transformer", *SMALL, "--checkpoint", whole)
-    reached = []
-    for number in range(kills):
+    reached: list[int] = []
+    for number in range(2):
         resume = ["--resume"] if number else []
         process = subprocess.Popen(
             [sys.executable, str(SCRIPT), *SMALL, "--checkpoint", str(broken), *resume],
@@ -49,11 +48,11 @@ def test_killed_and_resumed(kills: int, tmp_path: Path) -> None:
             process.wait()
         reached.append(len(load(broken)["curves"]["loss"]))
     assert reached == sorted(set(reached))
-    assert reached[-1] < 60
+    assert reached[-1] < 50
     output = run("char_transformer", *SMALL, "--checkpoint", broken, "--resume")
     assert f"Going on after step {reached[-1]}" in output
     one, other = load(whole), load(broken)
-    assert len(one["curves"]["loss"]) == 60
+    assert len(one["curves"]["loss"]) == 50
     assert flat(one) == flat(other)
 
 
@@ -69,5 +68,5 @@ def wait_for_progress(file: Path, step: int, process: subprocess.Popen[bytes]) -
 
 def test_resuming_needs_a_checkpoint(tmp_path: Path) -> None:
     assert "--resume needs --checkpoint" in run("char_transformer", "--resume", status=2)
-    output = run("char_transformer", "--resume", "--checkpoint", tmp_path / "no.pt", status=1)
+    output = run("char_transformer", "--resume", "--checkpoint", tmp_path / "no.pt", status=2)
     assert "there is no checkpoint" in output
