@@ -22,6 +22,7 @@ from onepass.bench import contestants, timing
 from onepass.bench.cases import OPTIMIZERS, Case
 from onepass.bench.models import MODELS
 from onepass.bench.peers import PEERS
+from onepass.optim.work import describe
 
 ROUNDS = 31
 TURN = 0.005
@@ -34,15 +35,15 @@ def parts(case: Case) -> dict[str, float]:
     hooked, hooked_optimizer = contestants.ours(case)
     hooked_optimizer.register_step_post_hook(lambda *_: None)
     groups = optimizer.param_groups
-    work = [optimizer._work(group, 1.0) for group in groups]
+    work = [describe(optimizer, group, 1.0) for group in groups]
     params = [group["params"] for group in groups]
     steps: dict[str, Callable[[], object]] = {
         "empty step": contestants.floor(own).step,
         "step": own.step,
         "step with a hook": hooked.step,
-        "groups": lambda: [optimizer._work(group, 1.0) for group in groups],
-        "gather": lambda: optimizer._run(work, None, dry=True),
-        "core": lambda: optimizer._run(work, None),
+        "groups": lambda: [describe(optimizer, group, 1.0) for group in groups],
+        "gather": lambda: optimizer.run(work, None, dry=True),
+        "core": lambda: optimizer.run(work, None),
         "versions": lambda: list(map(torch._C._increment_version, params)),
         "torch": contestants.theirs(case, PEERS["torch"]).step,
         "torch fused": contestants.theirs(case, PEERS["torch-fused"]).step,

@@ -58,9 +58,9 @@ bool is_dense(const TensorView& view) {
   return true;
 }
 
-bool share_dense_layout(const Operands& operands) {
+bool share_dense_layout(const Operands& operands, int64_t count) {
   const TensorView& first = operands.view[param];
-  if (first.count() <= 1) return true;
+  if (count <= 1) return true;
   for (int k = 1; k < max_operands; ++k) {
     if (!operands.has[k]) continue;
     for (int d = 0; d < first.dims; ++d) {

@@ -39,8 +39,9 @@ struct Operands {
   bool quantised = false;
 };
 
-// True if the elements at the same place in memory are the same elements of all operands, which are dense.
-bool share_dense_layout(const Operands& operands);
+// True if the elements at the same place in memory are the same elements of all operands, which are dense; `count` is
+// the number of elements.
+bool share_dense_layout(const Operands& operands, int64_t count);
 
 // Keeps the strides of tensors that do not share a layout.
 class StridedStore {

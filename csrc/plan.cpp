@@ -1,10 +1,12 @@
 #include "plan.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "parallel.hpp"
 #include "rules.hpp"
+#include "tile.hpp"
 
 namespace onepass {
 namespace {
@@ -99,7 +101,7 @@ void Plan::add(const Operands& operands, double t, bool new_average) {
   segment.scalars = scalars_for(t, new_average);
   // The blocks of 8-bit states follow the memory of the states.
   const int leader = operands.quantised ? first_state : param;
-  segment.strided = share_dense_layout(operands) ? nullptr : strided_.add(operands, leader);
+  segment.strided = share_dense_layout(operands, segment.count) ? nullptr : strided_.add(operands, leader);
   segment.start = elements_;
   elements_ += segment.count;
   segments_.push_back(segment);
@@ -118,6 +120,18 @@ double Plan::square_sum(const Isa& isa) const {
     sums[static_cast<size_t>(begin / norm_block)] = isa.square_sum(&*segment_at(begin), begin, end);
   });
   return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+bool Plan::has_finite_gradients() const {
+  double values[tile];
+  for (const Segment& segment : segments_) {
+    for (int64_t at = 0; at < segment.count; at += tile) {
+      const int64_t n = std::min(tile, segment.count - at);
+      load(segment, grad, at, n, values);
+      if (!std::all_of(values, values + n, [](double x) { return std::isfinite(x); })) return false;
+    }
+  }
+  return true;
 }
 
 void Plan::scale_gradients(double factor) {

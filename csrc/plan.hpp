@@ -33,6 +33,9 @@ class Plan {
   // Sum of the squares of all gradients as they are in memory, in one parallel region.
   double square_sum(const Isa& isa) const;
 
+  // No infinity and no NaN among the gradients. Slow: for the rare doubt.
+  bool has_finite_gradients() const;
+
   // Multiplies all gradients on their way to the rules.
   void scale_gradients(double factor);
 

@@ -23,12 +23,23 @@ struct Plain {
 
 // A bf16 parameter and the 16 bits that it lacks of its float32.
 struct Split {
-  bf16* high;
+  bf16* at;
   int16_t* low;
-  Split(void* data, void* rest) : high(static_cast<bf16*>(data)), low(static_cast<int16_t*>(rest)) {}
-  float load(int64_t i) const { return join(high[i], low[i]); }
-  void store(int64_t i, float x) const { split(x, high[i], low[i]); }
+  Split(void* data, void* rest) : at(static_cast<bf16*>(data)), low(static_cast<int16_t*>(rest)) {}
+  float load(int64_t i) const { return join(at[i], low[i]); }
+  void store(int64_t i, float x) const { split(x, at[i], low[i]); }
 };
+
+// The hardware's prefetchers stop at the end of a page: the sweep asks for what comes next itself.
+constexpr int64_t stretch = 64;  // elements
+template <class T>
+inline void prefetch_ahead(const T* data, int64_t at) {
+  constexpr int64_t line = 64, ahead = 1024;  // bytes, the best of 1, 2 and 4 KiB
+  const char* const first = reinterpret_cast<const char*>(data + at) + ahead;
+  for (int64_t byte = 0; byte < stretch * static_cast<int64_t>(sizeof(T)); byte += line) {
+    __builtin_prefetch(first + byte);
+  }
+}
 
 template <template <class> class Rule, class C, class P, class G, class S, int... K>
 inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::integer_sequence<int, K...>) {
@@ -41,8 +52,7 @@ inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::int
   const P params(data[param], data[master]);
   const Plain<G> grads(data[grad]);
   [[maybe_unused]] const Plain<S> states[] = {Plain<S>(data[first_state + K])..., Plain<S>(nullptr)};
-#pragma GCC ivdep  // operands never overlap
-  for (int64_t i = 0; i < n; ++i) {
+  const auto update = [&](int64_t i) __attribute__((always_inline)) {
     C p = params.load(i);
     C g = scale * grads.load(i);
     [[maybe_unused]] C state[] = {static_cast<C>(states[K].load(i))..., C{}};
@@ -51,7 +61,17 @@ inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::int
     rule(p, g, state[K]...);
     (states[K].store(i, state[K]), ...);
     params.store(i, p);
+  };
+  int64_t at = 0;
+  for (; at + stretch <= n; at += stretch) {
+    prefetch_ahead(params.at, at);
+    prefetch_ahead(grads.at, at);
+    (prefetch_ahead(states[K].at, at), ...);
+#pragma GCC ivdep  // operands never overlap
+    for (int64_t i = at; i < at + stretch; ++i) update(i);
   }
+#pragma GCC ivdep
+  for (int64_t i = at; i < n; ++i) update(i);
 }
 
 using Sweep = void (*)(void* const*, int64_t, const Scalars&);

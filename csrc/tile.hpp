@@ -10,7 +10,7 @@
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
 
-constexpr int64_t tile = 512;  // elements: whole blocks of 8-bit states; all buffers together fit an L1 cache
+constexpr int64_t tile = 256;  // elements: whole blocks of 8-bit states, and all buffers together fit an L1 cache
 static_assert(tile % quantised_block == 0);
 
 // Calls visit(first element's offset, its place in the tile, length, stride) for each run along the innermost

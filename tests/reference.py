@@ -81,9 +81,9 @@ def _rmsprop(g: Signed, h: Mapping[str, Any], state: State) -> Update:
     if h.get("centered"):
         mean = _kept(state, "grad_avg", g) * alpha + g * (1 - alpha)
         state["grad_avg"] = mean.value
-        variance = (v - mean.value * mean.value).clamp(
-            min=0
-        )  # a variance; stored states may be rounded below
+        # a variance, though rounded states may put it below 0; of 8-bit ones a share of v is trusted at least
+        least = v / 16 if h.get("state_dtype") == "8bit" else torch.zeros_like(v)
+        variance = torch.maximum(v - mean.value * mean.value, least)
         condition = (v + mean.size * mean.size) / variance
         v = variance
     direction = g / (v.sqrt() + h["eps"])

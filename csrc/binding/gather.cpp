@@ -50,6 +50,11 @@ GroupView::GroupView(const py::tuple& group)
   if (!scale_keys.empty() && scale_keys.size() != states) throw py::value_error("extras: a scale for each state");
 }
 
+size_t GroupView::slots() const {
+  const auto one = [](PyObject* key) { return size_t{key != Py_None}; };
+  return keys.size() + scale_keys.size() + size_t{counted} + one(ema_key) + one(master_key) + one(anchor_key);
+}
+
 Gatherer::Gatherer(Reader& reader, Memory& memory, PyObject* state)
     : reader_(reader), state_(state), state_unchanged_(memory.state_version == version_of(state)) {
   if (!state_unchanged_) {
@@ -57,7 +62,7 @@ Gatherer::Gatherer(Reader& reader, Memory& memory, PyObject* state)
   }
 }
 
-Found Gatherer::read(const GroupView& group, PyObject* parameter, Memory::Entry& entry) {
+Found Gatherer::read(const GroupView& group, PyObject* parameter, Memory::Entry& entry, Slot* slots) {
   gradient = py::reinterpret_steal<py::object>(reader_.gradient(parameter));
   if (gradient.is_none()) return Found::nothing;
   for (bool& has : operands.has) has = false;
@@ -66,10 +71,10 @@ Found Gatherer::read(const GroupView& group, PyObject* parameter, Memory::Entry&
   if (!reader_.read(gradient.ptr(), g) || (g.dtype != p.dtype && g.dtype != Dtype::f32)) return Found::uncovered;
   if (!same_shape(p, g) || !has_memory(p) || !has_memory(g)) return Found::invalid;
   operands.has[param] = operands.has[grad] = true;
-  return read_states(group, parameter, entry);
+  return read_states(group, parameter, entry, slots);
 }
 
-Found Gatherer::read_states(const GroupView& group, PyObject* parameter, Memory::Entry& entry) {
+Found Gatherer::read_states(const GroupView& group, PyObject* parameter, Memory::Entry& entry, Slot* slot) {
   const int states = static_cast<int>(group.keys.size());
   const bool quantised = !group.scale_keys.empty();
   const bool averaged = group.ema_key != Py_None, mastered = group.master_key != Py_None;
@@ -86,7 +91,6 @@ Found Gatherer::read_states(const GroupView& group, PyObject* parameter, Memory:
   own_unchanged_ = known && entry.own_version == version;
   entry.parameter = nullptr;  // until all of it is read again
 
-  Slot* slot = entry.slot;
   for (int k = 0; k < states; ++k) {
     if (!read_like_param(PyTuple_GET_ITEM(group.keys.ptr(), k), *slot++, first_state + k)) return Found::repair;
     const TensorView& view = operands.view[first_state + k];

@@ -22,6 +22,9 @@ struct GroupView {
   PyObject* master_key;        // or None
   PyObject* anchor_key;        // or None; a parameter need not have one
   Group numbers;
+
+  // How many tensors of state a parameter has at most.
+  size_t slots() const;
 };
 
 // Where the step count of a parameter is kept: a tensor of one float or double.
@@ -46,14 +49,14 @@ class Gatherer {
   Gatherer(Reader& reader, Memory& memory, PyObject* state);
 
   // What stands in state[parameter] is only looked up anew where a dict has changed.
-  Found read(const GroupView& group, PyObject* parameter, Memory::Entry& entry);
+  Found read(const GroupView& group, PyObject* parameter, Memory::Entry& entry, Slot* slots);
 
   Operands operands;
   Count step{};
   pybind11::object gradient;
 
  private:
-  Found read_states(const GroupView& group, PyObject* parameter, Memory::Entry& entry);
+  Found read_states(const GroupView& group, PyObject* parameter, Memory::Entry& entry, Slot* slot);
   bool read_state(PyObject* key, Slot& slot, TensorView& out);
   bool read_like_param(PyObject* key, Slot& slot, int operand);
 

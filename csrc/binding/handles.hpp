@@ -25,10 +25,9 @@ class Slot {
   // Takes a CPU tensor that `view` describes, where that is possible and pays.
   void hold(PyObject* tensor, const TensorView& view);
 
-  // Asks the processor to fetch what `read` will touch, if there is anything.
-  bool prefetch() const {
+  // Asks the processor to fetch what `read` will touch.
+  void prefetch() const {
     if (handle_ != nullptr) __builtin_prefetch(*static_cast<void* const*>(handle_));
-    return handle_ != nullptr;
   }
 
   // False if the tensor is no longer what it was when it was taken: on the CPU, of the same dtype.
@@ -49,17 +48,15 @@ uint64_t version_of(PyObject* dict);
 // What an optimizer keeps from one step to the next: never where a tensor was, only how to find quickly where it is
 // now, so that forgetting all of it changes nothing but the time of the next step.
 struct Memory {
-  static constexpr int slots = 2 * max_states + 4;  // with scales, step count, average, master and anchor
-
   struct Entry {
     PyObject* seen = nullptr;       // the parameter of the last step; compared, never followed
-    PyObject* parameter = nullptr;  // the same, if `own` and `slot` are its; null: they have to be read again
+    PyObject* parameter = nullptr;  // the same, if `own` and its slots are its; null: they have to be read again
     PyObject* own = nullptr;        // the parameter's state dict, valid while the dict of states is unchanged
     uint64_t own_version = 0;
-    Slot slot[slots];
   };
 
   std::vector<Entry> entries;  // one per parameter, over all groups
+  std::vector<Slot> slots;     // as many per parameter as its group has states
   uint64_t state_version = 0;  // of the dict of states at the end of the last step
   uint64_t disjoint = 0;       // fingerprint of a plan whose parameters do not share memory
 };

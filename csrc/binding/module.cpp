@@ -29,7 +29,6 @@ PYBIND11_MODULE(_core, m) {
              return onepass::Clip{max_norm, skip_nonfinite, unscale};
            }),
            "max_norm"_a, "skip_nonfinite"_a, "unscale"_a)
-      .def("measure", &onepass::Clip::measure, "square_sum"_a)
       .def_readonly("norm", &onepass::Clip::norm)
       .def_readonly("coefficient", &onepass::Clip::coefficient)
       .def_readonly("skipped", &onepass::Clip::skipped);
@@ -47,7 +46,7 @@ PYBIND11_MODULE(_core, m) {
       },
       "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a, "first_averages"_a, "seed"_a,
       "draw"_a);
-  m.def("square_sum", &onepass::square_sum, "reader"_a, "params"_a);
+  m.def("measure", &onepass::measure, "reader"_a, "params"_a, "clip"_a);
   m.def("quantise", &onepass::quantise_state, "reader"_a, "values"_a, "codes"_a, "scales"_a, "kind"_a, "back"_a);
   m.def("use_huge_pages", &onepass::use_huge_pages, "address"_a, "bytes"_a);
 

@@ -64,11 +64,9 @@ void without_gil(int64_t elements, const Work& work) {
 }
 
 // Has the processor fetch what reading this parameter will touch.
-void prefetch(PyObject* parameter, const Memory::Entry& entry) {
+void prefetch(PyObject* parameter, const Slot* slots, size_t count) {
   __builtin_prefetch(parameter);
-  for (const Slot& slot : entry.slot) {
-    if (!slot.prefetch()) break;
-  }
+  for (size_t k = 0; k < count; ++k) slots[k].prefetch();
 }
 
 py::list with_gradient(const py::list& params) {
@@ -94,9 +92,10 @@ bool contains(const py::set& pairs, size_t group, size_t i) {
 
 }  // namespace
 
-void Clip::measure(double square_sum) {
-  norm = std::sqrt(square_sum) * std::abs(unscale);
-  if (skip_nonfinite && !std::isfinite(norm)) skipped = true;
+void Clip::measure(const Plan& plan) {
+  norm = std::sqrt(plan.square_sum(isa())) * std::abs(unscale);
+  // The squares of float64 gradients may overflow where the gradients do not.
+  skipped = skip_nonfinite && !std::isfinite(norm) && !plan.has_finite_gradients();
   const double ratio = max_norm / (norm + 1e-6);
   coefficient = ratio > 1 ? 1 : ratio;  // a NaN stays
   if (std::isinf(max_norm)) coefficient = 1;
@@ -116,7 +115,7 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
   Trouble trouble;
   py::list updated;
   Gatherer gatherer(reader, memory, state.ptr());
-  size_t place = 0;  // of the group's first parameter in the memory
+  size_t place = 0, slot_place = 0;  // of the group's first parameter in the memory
 
   for (size_t g = 0; g < groups.size(); ++g) {
     GroupView group(groups[g].cast<py::tuple>());
@@ -127,16 +126,20 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
     if (memory.entries.size() < place + size) memory.entries.resize(place + size);
     Memory::Entry* const entries = memory.entries.data() + place;
     place += size;
+    const size_t stride = group.slots();
+    if (memory.slots.size() < slot_place + size * stride) memory.slots.resize(slot_place + size * stride);
+    Slot* const slots = memory.slots.data() + slot_place;
+    slot_place += size * stride;
     const size_t before = scratch->gradients.size();
     bool known = true;  // parameters that were all different in the last step still are
 
     for (size_t i = 0; i < std::min(size, group.params.size()); ++i) {
       const auto at = [&](size_t index) { return PyList_GET_ITEM(group.params.ptr(), static_cast<Py_ssize_t>(index)); };
       constexpr size_t ahead = 4;
-      if (i + ahead < size) prefetch(at(i + ahead), entries[i + ahead]);
+      if (i + ahead < size) prefetch(at(i + ahead), slots + (i + ahead) * stride, stride);
       known = known && entries[i].seen == at(i);
       entries[i].seen = at(i);
-      const Found found = gatherer.read(group, at(i), entries[i]);
+      const Found found = gatherer.read(group, at(i), entries[i], slots + i * stride);
       if (found == Found::nothing) continue;
       if (found == Found::uncovered) {
         trouble.uncovered.append(g);
@@ -169,7 +172,7 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
   Clip* const clip = request.clip.is_none() ? nullptr : request.clip.cast<Clip*>();
   without_gil(scratch->plan.elements(), [&] {
     if (clip != nullptr) {
-      clip->measure(scratch->plan.square_sum(isa()));
+      clip->measure(scratch->plan);
       if (clip->skipped) return;
       scratch->plan.scale_gradients(clip->coefficient);
     }
@@ -201,7 +204,7 @@ void quantise_state(Reader& reader, py::handle values, py::handle codes, py::han
   }
 }
 
-double square_sum(Reader& reader, const py::list& params) {
+void measure(Reader& reader, const py::list& params, Clip& clip) {
   meet_threads_of_torch();
   Borrowed scratch;
   Reader::clear();
@@ -217,9 +220,7 @@ double square_sum(Reader& reader, const py::list& params) {
     scratch->plan.add(operands, 1, false);
     scratch->gradients.push_back(std::move(gradient));
   }
-  double sum = 0;
-  without_gil(scratch->plan.elements(), [&] { sum = scratch->plan.square_sum(isa()); });
-  return sum;
+  without_gil(scratch->plan.elements(), [&] { clip.measure(scratch->plan); });
 }
 
 }  // namespace onepass

@@ -23,8 +23,8 @@ struct Clip {
   double coefficient = 1;
   bool skipped = false;
 
-  // Takes the sum of squares of the gradients as they are in memory.
-  void measure(double square_sum);
+  // Takes the norm of the gradients of a plan.
+  void measure(const Plan& plan);
 };
 
 // What a step is about, apart from the groups.
@@ -48,7 +48,7 @@ pybind11::object step(Reader& reader, Memory& memory, const pybind11::list& grou
 void quantise_state(Reader& reader, pybind11::handle values, pybind11::handle codes, pybind11::handle scales, int kind,
                     bool back);
 
-// The sum of the squared gradients of all parameters that the kernels can read.
-double square_sum(Reader& reader, const pybind11::list& params);
+// Has `clip` measure the gradients of all parameters that the kernels can read.
+void measure(Reader& reader, const pybind11::list& params, Clip& clip);
 
 }  // namespace onepass

@@ -52,8 +52,6 @@ class Clip:
     """
 
     def __init__(self, max_norm: float, skip_nonfinite: bool, unscale: float) -> None: ...
-    def measure(self, square_sum: float) -> None:
-        """Take the sum of the squared gradients as they are in memory."""
     @property
     def norm(self) -> float: ...
     @property
@@ -97,8 +95,8 @@ class Stream:
     def run(self) -> None:
         """Do it once, with the threads that a step would use."""
 
-def square_sum(reader: Reader, params: list[torch.Tensor]) -> float:
-    """Return the sum of the squared gradients of all parameters that the kernels can read."""
+def measure(reader: Reader, params: list[torch.Tensor], clip: Clip) -> None:
+    """Have `clip` measure the gradients of all parameters that the kernels can read."""
 
 def quantise(
     reader: Reader,

@@ -8,9 +8,10 @@ import torch
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from onepass.optim import options
-from onepass.optim.base import Group, OnePass, Rule, rule
+from onepass.optim import options, states
+from onepass.optim.base import OnePass
 from onepass.optim.checks import at_least
+from onepass.optim.work import Group, Rule, rule
 
 _ADAGRAD = rule("adagrad", "sum")
 
@@ -93,6 +94,7 @@ class Adagrad(OnePass, torch.optim.Adagrad):
             }:  # torch has made state of another dtype
                 for p in group["params"]:
                     del self.state[p]
+        states.prefer_huge_pages(self, "sum")
 
     def check(self, group: Group) -> None:
         """Raise ValueError for a hyper-parameter out of range."""

@@ -10,8 +10,9 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from onepass.optim import options
-from onepass.optim.base import Group, OnePass, Rule, rule
+from onepass.optim.base import OnePass
 from onepass.optim.checks import at_least, betas_in_range
+from onepass.optim.work import Group, Rule, rule
 
 _DECOUPLES = (
     "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters

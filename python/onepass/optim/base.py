@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
 
 import torch
 from torch.optim import Optimizer
@@ -17,35 +17,15 @@ from torch.optim.optimizer import (
 )
 
 from onepass import _core
-from onepass.optim import options, scheduled, states
-from onepass.optim.fallback import torch_step
+from onepass.optim import loading, options, scheduled, states
+from onepass.optim.average import averages_in_place
+from onepass.optim.care import step_with_care
 from onepass.optim.reading import READER
 from onepass.optim.report import Report, nonfinite_names
+from onepass.optim.work import Group, Rule, describe
 
-Group = dict[str, Any]
 _NONE: set[tuple[int, int]] = set()
-_NO_EXTRAS = states.Extras()
-_NOTHING: tuple[Any, ...] = (
-    [],
-    0,
-    (),
-    False,
-    (1.0, math.inf, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, False),
-    _NO_EXTRAS,
-)  # for the kernels to do
 _APPLIED: tuple[bool, None, None, list[str]] = (True, None, None, [])
-
-
-class Rule(NamedTuple):
-    """An update rule of csrc/rules.hpp: its number, and the names of its states in torch's state dict."""
-
-    number: int
-    keys: tuple[str, ...]
-
-
-def rule(name: str, *keys: str) -> Rule:
-    """Return the rule of this name; `keys` in the order in which the rule takes its states."""
-    return Rule(_core.rules()[name], keys)
 
 
 class OnePass(Optimizer):
@@ -90,15 +70,15 @@ class OnePass(Optimizer):
     def _forget(self) -> None:
         """Start without a history: of addresses, of steps."""
         self._memory = _core.Memory()
-        self._schedules = scheduled.Schedules()
-        self._applied = self._skipped = 0
+        self.schedules = scheduled.Schedules()
+        self.steps_applied = self._skipped = 0
         self._last: tuple[bool, float | None, float | None, list[str]] = (False, None, None, [])
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a parameter group, as `torch.optim.Optimizer.add_param_group`, with its values checked."""
         if isinstance(param_group, dict):
             self.defaults.update(self.__dict__.pop("_given", {}))
-            scheduled.enter(param_group, self.defaults, self._applied)
+            scheduled.enter(param_group, self.defaults, self.steps_applied)
             group = {**self.defaults, **param_group}
             self.check(group)
             options.check(group)
@@ -156,15 +136,18 @@ class OnePass(Optimizer):
             return loss
         for params in updated:
             torch._C._increment_version(params)
-        self._applied += 1
+        self.steps_applied += 1
         for group in self.param_groups:
             if scheduled.KEY in group:
-                self._schedules.write(group, self._applied)
+                self.schedules.write(group, self.steps_applied)
             elif options.needs_count(group):
-                group[scheduled.COUNT] = self._applied
+                group[scheduled.COUNT] = self.steps_applied
         if clip is not None:
             bad = [] if math.isfinite(clip.norm) else nonfinite_names(self.param_groups)
-            self._last = (True, clip.norm, clip.coefficient, bad)
+            coefficient = (
+                None if self.param_groups[0].get("max_grad_norm") is None else clip.coefficient
+            )
+            self._last = (True, clip.norm, coefficient, bad)
         elif self._last is not _APPLIED:
             self._last = _APPLIED
         return loss
@@ -178,7 +161,9 @@ class OnePass(Optimizer):
     def report(self) -> Report:
         """What the last step did."""
         applied, norm, coefficient, nonfinite = self._last
-        return Report(applied, norm, coefficient, self._applied, self._skipped, list(nonfinite))
+        return Report(
+            applied, norm, coefficient, self.steps_applied, self._skipped, list(nonfinite)
+        )
 
     def _clip(self, unscale: float) -> _core.Clip | None:
         """Return the request to measure the global norm, if an option needs it."""
@@ -195,22 +180,27 @@ class OnePass(Optimizer):
         for i, group in enumerate(groups):
             if scheduled.KEY in group:
                 scheduled.refuse_scheduler(group, i)
+                self.check(group)
         try:
-            work = [self._work(group, unscale) for group in groups]
+            return self._update_all(unscale, clip)
         except TypeError:  # perhaps a schedule has been put into a group since
             for group in groups:
-                scheduled.enter(group, {}, self._applied)
-            work = [self._work(group, unscale) for group in groups]
+                scheduled.enter(group, {}, self.steps_applied)
+            return self._update_all(unscale, clip)
+
+    def _update_all(self, unscale: float, clip: _core.Clip | None) -> list[list[torch.Tensor]]:
+        groups = self.param_groups
+        work = [describe(self, group, unscale) for group in groups]
         foreign = {
-            i for i, group in enumerate(groups) if group["differentiable"] and self._trains(group)
+            i for i, group in enumerate(groups) if group["differentiable"] and self.trains(group)
         }
         if not foreign:
-            done = self._run(work, clip)
+            done = self.run(work, clip)
             if type(done) is list:
                 return done
-        return self._update_with_care(work, foreign, unscale, clip)
+        return step_with_care(self, work, foreign, unscale, clip)
 
-    def _run(
+    def run(
         self,
         work: list[tuple[Any, ...]],
         clip: _core.Clip | None,
@@ -219,7 +209,8 @@ class OnePass(Optimizer):
         first_steps: set[tuple[int, int]] = _NONE,
         first_averages: set[tuple[int, int]] = _NONE,
     ) -> list[list[torch.Tensor]] | _core.Trouble:
-        seed = self.defaults.get("seed", 0)
+        """Have the kernels do what `work.describe` has described for each group."""
+        seed = self.param_groups[0].get("seed", 0) if self.param_groups else 0
         return _core.step(
             READER,
             self._memory,
@@ -230,105 +221,14 @@ class OnePass(Optimizer):
             first_steps,
             first_averages,
             seed,
-            self._applied,
+            self.steps_applied,
         )
 
-    def _update_with_care(
-        self,
-        work: list[tuple[Any, ...]],
-        foreign: set[int],
-        unscale: float,
-        clip: _core.Clip | None,
-    ) -> list[list[torch.Tensor]]:
-        """Step when some groups are not for the kernels or some states are missing.
+    def trains(self, group: Group) -> bool:
+        """Return whether a group has reached its `train_from`."""
+        return bool(group.get("train_from", 0) <= self.steps_applied)
 
-        Everything that can go wrong is found before anything is written; then torch steps the groups that are
-        foreign to the kernels, since it may still refuse one, and the kernels step the others.
-        """
-        groups = self.param_groups
-        while True:
-            for i in foreign:
-                work[i] = _NOTHING
-            found = self._run(work, None, dry=True)
-            if isinstance(found, list):
-                break
-            zero = {g for g, i in found.invalid if states.has_zero_gradient(groups[g]["params"][i])}
-            if not zero and not found.uncovered:
-                break
-            foreign.update(found.uncovered, zero)
-        broken = []
-        if not isinstance(found, list):
-            broken = found.repair
-            for g, i in found.invalid:
-                states.refuse(groups, g, i)
-        for g, i in broken:
-            states.diagnose(self, groups, g, i)
-        for g in sorted(foreign):
-            options.refuse(groups[g], g)
-        if clip is not None:
-            clip.measure(_core.square_sum(READER, [p for params, *_ in work for p in params]))
-            if clip.skipped:
-                return []
-
-        torch_step(self, [groups[g] for g in sorted(foreign)], unscale)
-        first_steps, first_averages = set(), set()
-        for g, i in broken:
-            first = states.complete(self, groups[g], i, work[g][2], work[g][5])
-            if first.step:
-                first_steps.add((g, i))
-            if first.average:
-                first_averages.add((g, i))
-        done = self._run(work, clip, first_steps=first_steps, first_averages=first_averages)
-        if not isinstance(done, list):
-            message = (
-                f"onepass could not make the state of {states.name_of(groups, *done.repair[0])}"
-            )
-            raise RuntimeError(message)
-        return done
-
-    def _trains(self, group: Group) -> bool:
-        return bool(group.get("train_from", 0) <= self._applied)
-
-    def _work(self, group: Group, unscale: float) -> tuple[Any, ...]:
-        """Return a group as `_core.step` takes it."""
-        if group["differentiable"] or not self._trains(group):
-            return _NOTHING
-        (number, keys), hyper = self.rule(group)
-        lr = float(group["lr"])
-        decay = float(group["weight_decay"])
-        decoupled = group.get("decoupled_weight_decay", False)
-        get = group.get
-        l1 = get("l1_decay", 0.0)
-        proximal = get("l1_mode", "proximal") == "proximal"
-        clamp, average, anchor = get("max_grad_value"), get("ema_decay"), get("anchor_decay", 0.0)
-        numbers = (
-            -unscale if group["maximize"] else unscale,
-            math.inf if clamp is None else clamp,
-            0.0 if decoupled else decay,
-            0.0 if proximal else l1,
-            0.0 if decoupled else anchor,
-            lr * anchor if decoupled else 0.0,
-            1.0 - lr * decay if decoupled else 1.0,
-            l1 if proximal else 0.0,
-            0.0 if average is None else 1.0 - average,
-            get("rounding") == "stochastic",
-            lr,
-            *hyper,
-        )
-        extras = _NO_EXTRAS
-        quantised, mastered = get("state_dtype") == "8bit", get("master_weights", False)
-        if quantised or mastered or anchor or average is not None:
-            extras = states.Extras(
-                scales=tuple(map(states.scale_key, keys)) if quantised else (),
-                ema=None if average is None else states.EMA,
-                master=states.MASTER if mastered else None,
-                anchor=states.ANCHOR if anchor else None,
-            )
-            keys = tuple(map(states.code_key, keys)) if quantised else keys
-        return group["params"], number, keys, self.counted, numbers, extras
-
-    @contextmanager
-    def ema_weights(self) -> Iterator[None]:
+    def ema_weights(self) -> AbstractContextManager[None]:
         """Put the averages of the weights (`ema_decay`) in their place, and the weights back at the end.
 
         Parameters without an average stay as they are. Needs memory for a copy of the weights.
@@ -342,22 +242,7 @@ class OnePass(Optimizer):
             >>> with optimizer.ema_weights():
             ...     loss = model(torch.ones(1, 2))
         """
-        averaged = [
-            p
-            for group in self.param_groups
-            for p in group["params"]
-            if "ema" in self.state.get(p, {})
-        ]
-        with torch.no_grad():
-            weights = [p.detach().clone() for p in averaged]
-            for p in averaged:
-                p.copy_(self.state[p][states.EMA])
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for p, weight in zip(averaged, weights, strict=True):
-                    p.copy_(weight)
+        return averages_in_place(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this class or of torch's class of the same name.
@@ -369,36 +254,18 @@ class OnePass(Optimizer):
             ValueError: A state does not have the shape of its parameter, only some of the states are there, or
                 a schedule is not that of the checkpoint and `on_schedule_mismatch` is "error".
         """
-        with states.temporary_hooks(self, self._before_loading, self._after_loading):
+        with loading.hooks(self):
             super().load_state_dict(state_dict)
-
-    def _before_loading(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Check a checkpoint and complete its groups by what stays as it is."""
-        states.check_loaded(self, state_dict)
-        saved = state_dict["param_groups"]
-        if len(saved) != len(self.param_groups):
-            return state_dict  # torch refuses it
-        groups = []
-        for i, (own, group) in enumerate(zip(self.param_groups, saved, strict=True)):
-            kept = {name: own[name] for name in options.DEFAULTS if name in own}
-            groups.append({**kept, **scheduled.merge(own, group, self.on_schedule_mismatch, i)})
-        return {**state_dict, "param_groups": groups}
-
-    def _after_loading(self, state_dict: dict[str, Any]) -> None:
-        states.restore_dtypes(self, state_dict)
-        for group in self.param_groups:
-            if scheduled.KEY in group:
-                self._schedules.write(group, self._applied)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take in the state of a pickled or loaded optimizer."""
         if self.counted:
             for own in state["state"].values():
-                if own and "step" not in own:  # which torch takes for granted
+                if states.ANCHOR in own and "step" not in own:  # which torch takes for granted
                     own["step"] = torch.tensor(0.0)
         super().__setstate__(state)
         self._forget()
-        self._applied = states.steps_applied(self)
+        self.steps_applied = loading.steps_applied(self)
         if self.defaults.get("fused") or self.defaults.get("max_grad_norm") is not None:
             self._step_supports_amp_scaling = True
 

@@ -10,7 +10,8 @@ import torch
 from torch.optim import Optimizer
 
 if TYPE_CHECKING:
-    from onepass.optim.base import Group, OnePass
+    from onepass.optim.base import OnePass
+    from onepass.optim.work import Group
 
 
 def torch_step(optimizer: OnePass, groups: list[Group], unscale: float) -> None:

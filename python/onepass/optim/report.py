@@ -15,7 +15,8 @@ class Report:
         applied: Whether the step changed anything; False before the first step.
         grad_norm: Global 2-norm of the unscaled gradients, None where it was not asked for.
         clip_coefficient: Factor by which clipping scaled the gradients, None where it was not asked for.
-        steps_applied: Steps so far that were applied, those of a loaded checkpoint included.
+        steps_applied: Steps so far that were applied, those of a loaded checkpoint included as far as
+            it tells: one of SGD without schedules or options holds no count.
         steps_skipped: Steps so far that were skipped.
         nonfinite: Names (or numbers, in the order of the groups) of the parameters whose gradients held inf
             or NaN, as far as the step looked.

@@ -44,7 +44,7 @@ def enter(group: dict[str, Any], defaults: Mapping[str, Any], t: int) -> None:
     if plain or default or KEY in defaults:
         group[KEY] = {**default, **group.get(KEY, {}), **plain}
         for name in default:
-            group.setdefault(_field(name), defaults[_field(name)])
+            group.setdefault(_field(name), defaults.get(_field(name), 0.0))
         Schedules().write(group, t)
 
 
@@ -129,4 +129,6 @@ def merge(
             merged[_field(name)] = own[_field(name)]
     if plain or KEY in own or KEY in saved:
         merged[KEY] = plain
+    if "lr" in plain:
+        merged.pop("initial_lr", None)  # of a torch scheduler that is not there any more
     return merged

@@ -9,8 +9,9 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from onepass.optim import options
-from onepass.optim.base import Group, OnePass, Rule, rule
+from onepass.optim.base import OnePass
 from onepass.optim.checks import at_least
+from onepass.optim.work import Group, Rule, rule
 
 _PLAIN = rule("sgd")
 _MOMENTUM = rule("momentum", "momentum_buffer")

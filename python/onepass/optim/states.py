@@ -10,13 +10,13 @@ import torch
 
 from onepass import _core
 from onepass.optim.reading import READER
-from onepass.optim.scheduled import COUNT
 
 if TYPE_CHECKING:
-    from onepass.optim.base import Group, OnePass
+    from onepass.optim.base import OnePass
+    from onepass.optim.work import Group
 
 EMA, MASTER, ANCHOR = "ema", "master", "anchor"
-_READABLE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+READABLE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _KINDS = {
     "exp_avg_sq": 1,
     "sum": 1,
@@ -78,13 +78,14 @@ def has_zero_gradient(p: torch.Tensor) -> bool:
 def diagnose(optimizer: OnePass, groups: list[Group], g: int, i: int) -> None:
     """Raise if the state of a parameter cannot be completed or converted."""
     p = groups[g]["params"][i]
-    problem = _problem(optimizer, optimizer.state.get(p, {}), p)
+    problem = problem_of(optimizer, optimizer.state.get(p, {}), p)
     if problem:
         message = f"state of {name_of(groups, g, i)}: {problem}; nothing was updated"
         raise RuntimeError(message)
 
 
-def _problem(optimizer: OnePass, state: Any, p: torch.Tensor) -> str | None:
+def problem_of(optimizer: OnePass, state: Any, p: torch.Tensor) -> str | None:
+    """Return what is wrong with the state of a parameter, if anything is that `complete` cannot mend."""
     if not isinstance(state, dict):
         return f"must be a dict, got {type(state).__name__}"
     core = optimizer.core_keys
@@ -100,11 +101,21 @@ def _problem(optimizer: OnePass, state: Any, p: torch.Tensor) -> str | None:
             return f"{key!r} must be a tensor, got {type(value).__name__}"
         if value.shape != p.shape:
             return f"{key!r} has shape {tuple(value.shape)}, the parameter {tuple(p.shape)}"
-        if key in optimizer.state_keys and p.dtype in _READABLE and value.dtype not in _READABLE:
+        if key in optimizer.state_keys and p.dtype in READABLE and value.dtype not in READABLE:
             return f"{key!r} must be float32, float64, bfloat16 or float16, got {value.dtype}"
         plain = type(value) is torch.Tensor and value.device.type == "cpu"
         if plain and value.numel() and value.untyped_storage().size() == 0:
             return f"{key!r} has no memory: its storage was resized to 0"
+    for key in optimizer.state_keys:
+        if state.get(code_key(key)) is None:
+            continue
+        scales, blocks = state.get(scale_key(key)), -(-p.numel() // _core.quantised_block)
+        if (
+            not isinstance(scales, torch.Tensor)
+            or scales.dtype != torch.float32
+            or scales.numel() != blocks
+        ):
+            return f"{scale_key(key)!r} must be a float32 tensor of {blocks} elements"
     step = state.get("step")
     if optimizer.counted and step is not None:
         size = step.numel() if isinstance(step, torch.Tensor) else 1
@@ -184,7 +195,11 @@ def _complete_quantised(
     if state.get(code) is not None and state.get(scale) is not None:
         state[code], state[scale] = _own_memory(state[code], p), state[scale].to("cpu").contiguous()
         return
-    codes = torch.empty_like(p, dtype=torch.uint8, memory_format=torch.preserve_format)
+    others = (state.get(code_key(other)) for other in optimizer.state_keys)
+    like = next(
+        (other for other in others if other is not None), p
+    )  # blocks follow the memory of the first state
+    codes = torch.empty_like(like, dtype=torch.uint8, memory_format=torch.preserve_format)
     values = torch.empty_like(codes, dtype=torch.float32)
     known = state.pop(key, None)
     if known is None:
@@ -207,19 +222,31 @@ def state_dtype(group: Group, p: torch.Tensor) -> torch.dtype:
 
 def _keep(state: dict[str, Any], key: str, p: torch.Tensor, dtype: torch.dtype) -> None:
     value = state.get(key)
-    if value is None or value.dtype != dtype:
+    if value is None or (value.dtype != dtype and key == MASTER):
         state[key] = _filled(p, dtype, 0)
     else:
-        state[key] = _own_memory(value, p)
+        state[key] = _own_memory(value.to(dtype), p)
 
 
 def _filled(p: torch.Tensor, dtype: torch.dtype, value: float) -> torch.Tensor:
     """Return a tensor laid out as `p`; a large one on huge pages, which save up to half of a step's time."""
     tensor = torch.empty_like(p, dtype=dtype, memory_format=torch.preserve_format)
-    size = tensor.numel() * tensor.element_size()
+    size = tensor.numel() * tensor.itemsize
     if size >= _HUGE and tensor.device.type == "cpu":
         _core.use_huge_pages(tensor.data_ptr(), size)
     return tensor.fill_(value)
+
+
+def prefer_huge_pages(optimizer: OnePass, key: str) -> None:
+    """Move large states that torch has made to memory of ours."""
+    for state in optimizer.state.values():
+        value = state[key]
+        if (
+            type(value) is torch.Tensor
+            and value.dtype in READABLE
+            and value.numel() * value.itemsize >= _HUGE
+        ):
+            state[key] = _filled(value, value.dtype, 0).copy_(value)
 
 
 def _own_memory(value: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
@@ -232,67 +259,3 @@ def _own_memory(value: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     if value.device.type == "cpu" and not overlaps and not value.is_neg():
         return value
     return torch.empty_like(p, dtype=value.dtype, memory_format=torch.preserve_format).copy_(value)
-
-
-def steps_applied(optimizer: OnePass) -> int:
-    """Return how many steps the groups and states of an optimizer have seen, as far as they tell."""
-    counts = [group[COUNT] for group in optimizer.param_groups if COUNT in group]
-    if not counts:
-        own = [
-            optimizer.state.get(p, {}).get("step", 0)
-            for g in optimizer.param_groups
-            for p in g["params"]
-        ]
-        counts = [int(step) for step in own]
-    return max(counts, default=0)
-
-
-def check_loaded(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
-    """Raise ValueError if a checkpoint's states are not those of the optimizer's parameters."""
-    groups = optimizer.param_groups
-    for g, (own, saved) in enumerate(zip(groups, state_dict["param_groups"], strict=False)):
-        for i, (p, number) in enumerate(zip(own["params"], saved["params"], strict=False)):
-            problem = _problem(optimizer, state_dict["state"].get(number, {}), p)
-            if problem:
-                message = f"checkpoint does not fit {name_of(groups, g, i)}: {problem}; nothing was loaded"
-                raise ValueError(message)
-
-
-@contextmanager
-def temporary_hooks(
-    optimizer: OnePass,
-    before: Callable[[dict[str, Any]], dict[str, Any]],
-    after: Callable[[dict[str, Any]], None],
-) -> Iterator[None]:
-    """Have `before` see a checkpoint after the user's hooks have, and `after` the same before theirs."""
-    loaded: list[dict[str, Any]] = []
-
-    def keep(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        loaded.append(before(state_dict))
-        return loaded[0]
-
-    handles = (
-        optimizer.register_load_state_dict_pre_hook(keep),
-        optimizer.register_load_state_dict_post_hook(lambda _: after(loaded[0]), prepend=True),
-    )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def restore_dtypes(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
-    """Put back what torch's `load_state_dict` has cast to the dtype of the parameter, and should not have."""
-    for own, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
-        for p, number in zip(own["params"], saved["params"], strict=True):
-            for key, value in state_dict["state"].get(number, {}).items():
-                if not isinstance(value, torch.Tensor) or key == "step":
-                    continue
-                if key in optimizer.state_keys:
-                    dtype = state_dtype(own, p) if value.dtype in _READABLE else value.dtype
-                elif key in (EMA, MASTER, ANCHOR) or key.endswith(("_code", "_scale")):
-                    dtype = value.dtype
-                else:
-                    continue
-                optimizer.state[p][key] = value.detach().to(device=p.device, dtype=dtype, copy=True)

@@ -1,0 +1,758 @@
+"""Schedules inside the optimizers: counted by applied steps, saved and resumed with the optimizer."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tests import cases, tolerances
+from tests.cases import Case
+from tests.helpers import gradients, parameters, twin
+
+import onepass
+from onepass.schedule import (
+    WSD,
+    Constant,
+    Cosine,
+    Exponential,
+    Linear,
+    MultiStep,
+    Schedule,
+    Step,
+    as_torch_scheduler,
+)
+
+SHAPES = [(5, 7), (70,), ()]
+LR: Any = Cosine(0.05, 6, final=0.001).warmup(
+    2
+)  # annotations of torch's arguments know no schedules
+DECAY: Schedule = Linear(0.1, 5, final=0.01)
+L1: Schedule = Step(0.02, 2, gamma=0.5)
+MOMENTUM: Schedule = MultiStep(0.5, [1, 3], gamma=1.2)
+BETA1: Schedule = Linear(0.5, 4, final=0.9)
+BETA2: Schedule = Constant(0.9).then(Constant(0.99), at=2)
+
+Options = dict[str, Any]
+
+
+def scheduled(case: Case) -> Options:
+    """Return a schedule for everything that may be one."""
+    found: Options = {"lr": LR, "weight_decay": DECAY, "l1_decay": L1}
+    if case.hyper.get("momentum"):
+        found["momentum"] = MOMENTUM
+    if "betas" in case.hyper:
+        found["betas"] = (BETA1, BETA2)
+    return found
+
+
+def at(value: Any, t: int) -> Any:
+    """Return the number that a schedule stands for."""
+    if isinstance(value, tuple):
+        return tuple(at(v, t) for v in value)
+    return value(t) if isinstance(value, Schedule) else value
+
+
+def numbers(group: dict[str, Any], options: Options) -> Options:
+    return {name: group[name] for name in options}
+
+
+def through_a_file(state: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+ONE_BY_ONE: list[tuple[str, Options]] = [
+    ("lr", {"lr": LR}),
+    ("weight_decay", {"weight_decay": DECAY}),
+    ("l1_decay", {"l1_decay": L1}),
+    ("l1_decay-subgradient", {"l1_decay": L1, "l1_mode": "subgradient"}),
+    ("momentum", {"momentum": MOMENTUM}),
+    ("beta1", {"betas": (BETA1, 0.99)}),
+    ("beta2", {"betas": (0.9, BETA2)}),
+    ("both-betas", {"betas": (BETA1, BETA2)}),
+]
+
+
+def knows(case: Case, options: Options) -> bool:
+    return all(name in case.hyper or name.startswith("l1") for name in options) and not (
+        "momentum" in options and case.hyper.get("nesterov") and not case.hyper["momentum"]
+    )
+
+
+@pytest.mark.parametrize("where", ["defaults", "group"])
+@pytest.mark.parametrize(("name", "options"), ONE_BY_ONE, ids=[n for n, _ in ONE_BY_ONE])
+@cases.all_cases
+def test_as_the_same_numbers_by_hand(case: Case, name: str, options: Options, where: str) -> None:
+    if not knows(case, options):
+        pytest.skip(f"no {name}")
+    a, b = parameters(SHAPES), parameters(SHAPES)
+    for p, q in zip(a, b, strict=True):
+        q.data.copy_(p.data)
+    if where == "defaults":
+        optimizer = case.ours(a, **options)
+        other = case.ours(b, **{key: at(v, 0) for key, v in options.items()})
+    else:
+        optimizer = case.ours([{"params": a[:1]}, {"params": a[1:], **options}])
+        other = case.ours(
+            [{"params": b[:1]}, {"params": b[1:], **{k: at(v, 0) for k, v in options.items()}}]
+        )
+    for t in range(7):
+        other.param_groups[-1].update({key: at(v, t) for key, v in options.items()})
+        assert numbers(optimizer.param_groups[-1], options) == numbers(
+            other.param_groups[-1], options
+        )
+        gradients(a, b)
+        optimizer.step()
+        other.step()
+        for p, q in zip(a, b, strict=True):
+            tolerances.exact(p, q)
+    if where == "group":
+        assert "schedules" not in optimizer.param_groups[0]
+
+
+@cases.classes
+def test_all_at_once(case: Case) -> None:
+    options = scheduled(case)
+    a = parameters(SHAPES)
+    b = twin(a)
+    optimizer = case.ours(a, **options)
+    other = case.ours(b, **{key: at(v, 0) for key, v in options.items()})
+    for t in range(8):
+        for group in (optimizer.param_groups[0],):
+            assert numbers(group, options) == {key: at(v, t) for key, v in options.items()}
+        other.param_groups[0].update({key: at(v, t) for key, v in options.items()})
+        gradients(a, b)
+        optimizer.step()
+        other.step()
+        for p, q in zip(a, b, strict=True):
+            tolerances.exact(p, q)
+        assert optimizer.report.steps_applied == t + 1
+
+
+ZERO_AT_FIRST: Schedule = Linear(0.0, 4, final=0.4)
+
+
+@pytest.mark.parametrize("field", ["lr", "weight_decay", "l1_decay", "momentum", "betas"])
+@pytest.mark.parametrize("where", ["defaults", "group"])
+@cases.classes
+def test_schedule_that_starts_at_zero(case: Case, field: str, where: str) -> None:
+    """Its first number is also the default of some options."""
+    if field not in case.hyper and field != "l1_decay":
+        pytest.skip(f"no {field}")
+    value: Any = (ZERO_AT_FIRST, 0.9) if field == "betas" else ZERO_AT_FIRST
+    a = parameters(SHAPES)
+    b = twin(a)
+    first = at(value, 0)
+    if where == "defaults":
+        optimizer, other = case.ours(a, **{field: value}), case.ours(b, **{field: first})
+    else:
+        optimizer = case.ours([{"params": a, field: value}])
+        other = case.ours([{"params": b, field: first}])
+    for t in range(6):
+        assert optimizer.param_groups[0][field] == at(value, t)
+        other.param_groups[0][field] = at(value, t)
+        gradients(a, b)
+        optimizer.step()
+        other.step()
+        for p, q in zip(a, b, strict=True):
+            tolerances.exact(p, q)
+
+
+@pytest.mark.parametrize("field", ["lr", "weight_decay", "l1_decay", "momentum", "betas"])
+@cases.classes
+def test_put_into_a_group_during_training(case: Case, field: str) -> None:
+    """Groups are read at every step; a schedule that has come since counts from the steps applied."""
+    if field not in case.hyper and field != "l1_decay":
+        pytest.skip(f"no {field}")
+    value: Any = (BETA1, 0.99) if field == "betas" else Linear(0.4, 8)
+    a = parameters(SHAPES)
+    b = twin(a)
+    optimizer, other = case.ours(a), case.ours(b)
+    for t in range(5):
+        if t == 2:
+            optimizer.param_groups[0][field] = value
+        if t >= 2:
+            other.param_groups[0][field] = at(value, t)
+        gradients(a, b)
+        optimizer.step()
+        other.step()
+        for p, q in zip(a, b, strict=True):
+            tolerances.exact(p, q)
+        if t >= 2:
+            assert optimizer.param_groups[0][field] == at(value, t + 1)
+
+
+# Groups
+
+
+@cases.classes
+def test_groups_override_the_defaults(case: Case) -> None:
+    a, b, c = parameters(SHAPES)
+    other: Schedule = Exponential(0.1, 0.5)
+    optimizer = case.ours(
+        [{"params": [a]}, {"params": [b], "lr": 0.3}, {"params": [c], "lr": other}], lr=LR
+    )
+    for t in range(4):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == [LR(t), 0.3, other(t)]
+        gradients([a, b, c])
+        optimizer.step()
+
+
+@cases.classes
+def test_late_group_joins_at_the_current_step(case: Case) -> None:
+    a, b, c = parameters(SHAPES)
+    options = scheduled(case)
+    optimizer = case.ours([a], **options)
+    for _ in range(3):
+        gradients([a])
+        optimizer.step()
+    own: Schedule = Linear(1.0, 10)
+    optimizer.add_param_group({"params": [b]})
+    optimizer.add_param_group({"params": [c], "lr": own})
+    for t in range(3, 6):
+        for group in optimizer.param_groups[:2]:
+            assert numbers(group, options) == {key: at(v, t) for key, v in options.items()}
+        assert optimizer.param_groups[2]["lr"] == own(t)
+        gradients([a, b, c])
+        optimizer.step()
+
+
+@cases.classes
+def test_the_callers_group_may_be_used_twice(case: Case) -> None:
+    p, q = parameters([(3,), (4,)])
+    options = {"lr": LR}
+    first = case.ours([{"params": [p], **options}])
+    gradients([p])
+    first.step()
+    second = case.ours([{"params": [q], **options}])
+    assert first.param_groups[0]["lr"] == LR(1)
+    assert second.param_groups[0]["lr"] == LR(0)
+
+
+@cases.classes
+def test_exchanged_groups(case: Case) -> None:
+    """Clients put other dicts, with the same content, into the place of the groups."""
+    params = parameters(SHAPES)
+    optimizer = case.ours(params, lr=LR)
+    for t in range(4):
+        assert optimizer.param_groups[0]["lr"] == LR(t)
+        optimizer.param_groups = [dict(group) for group in optimizer.param_groups]
+        if t == 2:
+            optimizer.param_groups = copy.deepcopy(optimizer.param_groups)
+            optimizer.param_groups[0]["params"] = params
+        gradients(params)
+        optimizer.step()
+
+
+def test_number_written_by_hand_is_used_once() -> None:
+    """As with a torch scheduler: the next step sees it, the schedule goes on after it."""
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = onepass.SGD([p], lr=LR)
+    p.grad = torch.ones(3)
+    optimizer.param_groups[0]["lr"] = 0.25
+    optimizer.step()
+    assert p.tolist() == [0.75] * 3
+    assert optimizer.param_groups[0]["lr"] == LR(1)
+
+
+# Steps that do not count
+
+SKIPS: dict[str, Options] = {
+    "skip_nonfinite": {"skip_nonfinite": True},
+    "fused": {"fused": True},
+    "max_grad_norm": {"max_grad_norm": 1.0},
+    "scaler": {},
+}
+
+
+@pytest.mark.parametrize("how", list(SKIPS))
+@cases.classes
+def test_skipped_steps_do_not_advance(case: Case, how: str) -> None:
+    params = parameters(SHAPES)
+    options = scheduled(case)
+    optimizer = case.ours(params, **options, **SKIPS[how])
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0, enabled=how != "skip_nonfinite")
+    scaler.scale(torch.zeros(1))
+    t = 0
+    for bad in (True, False, True, True, False, False):
+        gradients(params)
+        if bad:
+            params[1].grad[3] = float("inf")  # type: ignore[index]
+        scaler.step(optimizer)
+        scaler.update()
+        t += not bad
+        group = optimizer.param_groups[0]
+        assert numbers(group, options) == {key: at(v, t) for key, v in options.items()}
+        assert optimizer.report.steps_applied == t
+
+
+@cases.classes
+def test_a_step_that_raises_does_not_advance(case: Case) -> None:
+    p, q = parameters([(4,), (5,)])
+    optimizer = case.ours([p, q], lr=LR)
+    gradients([p, q])
+    optimizer.step()
+    values = q.data
+    q.data = torch.zeros(6)
+    with pytest.raises(RuntimeError, match="parameter 1 of group 0"):
+        optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == LR(1)
+    q.data = values
+    optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == LR(2)
+
+
+@cases.classes
+def test_step_without_gradients_counts(case: Case) -> None:
+    """It was applied, to no parameter."""
+    params = parameters(SHAPES)
+    optimizer = case.ours(params, lr=LR)
+    optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == LR(1)
+
+
+@cases.classes
+def test_groups_that_fall_back_follow_the_schedule(case: Case) -> None:
+    results = []
+    start = torch.randn(5, dtype=torch.complex64)
+    for ours in (True, False):
+        torch.manual_seed(3)
+        c = torch.nn.Parameter(start.clone())
+        optimizer = case.ours([c], lr=LR) if ours else case.torchs([c], lr=LR(0))
+        for t in range(5):
+            assert optimizer.param_groups[0]["lr"] == LR(t)
+            c.grad = torch.randn(5, dtype=torch.complex64)
+            optimizer.step()
+            if not ours:
+                optimizer.param_groups[0]["lr"] = LR(t + 1)
+        results.append(c.detach())
+    torch.testing.assert_close(*results)
+
+
+# Saving and resuming
+
+
+def killed_and_resumed(make: Callable[[list[Any]], Any], at_step: int, steps: int) -> None:
+    params = parameters(SHAPES)
+    start = twin(params)
+    optimizer = make(params)
+    torch.manual_seed(7)
+    every = [[torch.randn(p.shape) for p in params] for _ in range(steps)]
+
+    def step(opt: Any, own: list[Any], t: int) -> None:
+        for p, grad in zip(own, every[t], strict=True):
+            p.grad = grad.clone()
+        opt.step()
+
+    for t in range(steps):
+        step(optimizer, params, t)
+
+    others = start
+    other = make(others)
+    for t in range(at_step):
+        step(other, others, t)
+    file = through_a_file({"model": [p.detach() for p in others], "opt": other.state_dict()})
+    del other
+    fresh = [torch.nn.Parameter(x) for x in file["model"]]
+    resumed = make(fresh)
+    resumed.load_state_dict(file["opt"])
+    for t in range(at_step, steps):
+        step(resumed, fresh, t)
+    for p, q in zip(params, fresh, strict=True):
+        tolerances.exact(p, q)
+    keys = ("lr", "weight_decay", "betas", "momentum", "l1_decay", "schedules", "steps_applied")
+    for a, b in zip(optimizer.param_groups, resumed.param_groups, strict=True):
+        assert {k: a.get(k) for k in keys} == {k: b.get(k) for k in keys}
+
+
+@pytest.mark.parametrize("at_step", range(8))
+@cases.classes
+def test_killed_at_every_step(case: Case, at_step: int) -> None:
+    options = scheduled(case)
+    killed_and_resumed(lambda params: case.ours(params, **options), at_step, 8)
+
+
+@pytest.mark.parametrize("at_step", range(6))
+@cases.classes
+def test_killed_with_groups_of_their_own(case: Case, at_step: int) -> None:
+    options = scheduled(case)
+
+    def make(params: list[Any]) -> Any:
+        groups = [
+            {"params": params[:1], **options},
+            {"params": params[1:2], "lr": WSD(0.1, 1, 2, 3)},
+            {"params": params[2:]},
+        ]
+        return case.ours(groups, lr=0.02)
+
+    killed_and_resumed(make, at_step, 6)
+
+
+@cases.classes
+def test_number_of_the_next_step_after_loading(case: Case) -> None:
+    params = parameters(SHAPES)
+    options = scheduled(case)
+    optimizer = case.ours(params, **options)
+    for _ in range(3):
+        gradients(params)
+        optimizer.step()
+    other = case.ours(twin(params), **options)
+    other.load_state_dict(through_a_file(optimizer.state_dict()))
+    expected = {key: at(v, 3) for key, v in options.items()}
+    assert numbers(other.param_groups[0], options) == expected
+    assert other.report.steps_applied == 3
+
+
+@cases.classes
+def test_state_is_plain_data(case: Case) -> None:
+    params = parameters(SHAPES)
+    optimizer = case.ours(params, **scheduled(case))
+    gradients(params)
+    optimizer.step()
+
+    def check(value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                assert type(key) in (str, int)
+                check(item)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                check(item)
+        else:
+            assert type(value) in (torch.Tensor, int, float, bool, str, type(None)), value
+
+    check(optimizer.state_dict())
+    check(optimizer.defaults)
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+@cases.classes
+def test_copies_go_on(case: Case, way: str) -> None:
+    params = parameters(SHAPES)
+    options = scheduled(case)
+    optimizer = case.ours(params, **options)
+    for _ in range(2):
+        gradients(params)
+        optimizer.step()
+    other = copy.deepcopy(optimizer) if way == "deepcopy" else pickle.loads(pickle.dumps(optimizer))
+    others = other.param_groups[0]["params"]
+    for t in range(2, 5):
+        expected = {key: at(v, t) for key, v in options.items()}
+        assert numbers(other.param_groups[0], options) == expected
+        gradients(params, others)
+        optimizer.step()
+        other.step()
+        for p, q in zip(params, others, strict=True):
+            tolerances.exact(p, q)
+
+
+@cases.classes
+def test_no_trace_without_schedules(case: Case) -> None:
+    params = parameters(SHAPES)
+    optimizer = case.ours(params)
+    gradients(params)
+    optimizer.step()
+    assert list(optimizer.param_groups[0]) == list(case.torchs(params).param_groups[0])
+
+
+# Other schedules in the checkpoint
+
+
+def pair(case: Case, theirs: Options, own: Options) -> tuple[Any, dict[str, Any]]:
+    """Return an optimizer with options `own`, and a checkpoint of 3 steps with options `theirs`."""
+    params = parameters(SHAPES)
+    source = case.ours(params, **theirs)
+    for _ in range(3):
+        gradients(params)
+        source.step()
+    return case.ours(twin(params), **own), through_a_file(source.state_dict())
+
+
+OTHER: Schedule = Linear(0.5, 10)
+MISMATCHES: list[tuple[str, Options, Options]] = [
+    ("other", {"lr": OTHER}, {"lr": LR}),
+    ("number-here", {"lr": OTHER}, {"lr": 0.3}),
+    ("one-of-two", {"lr": LR, "weight_decay": OTHER}, {"lr": LR, "weight_decay": DECAY}),
+]
+mismatches = pytest.mark.parametrize(
+    ("name", "theirs", "own"), MISMATCHES, ids=[name for name, _, _ in MISMATCHES]
+)
+
+
+@mismatches
+@cases.classes
+def test_mismatch_is_an_error(case: Case, name: str, theirs: Options, own: Options) -> None:
+    del name
+    optimizer, state = pair(case, theirs, own)
+    before = copy.deepcopy(optimizer.state_dict()["param_groups"])
+    field = next(key for key in theirs if theirs[key] != own[key])
+    with pytest.raises(
+        ValueError,
+        match=rf"(?s){field} of parameter group 0.*Linear\(0\.5, 10.*on_schedule_mismatch",
+    ):
+        optimizer.load_state_dict(state)
+    assert optimizer.state_dict()["param_groups"] == before
+    assert not any("exp_avg" in s for s in optimizer.state.values())
+    assert optimizer.report.steps_applied == 0
+
+
+@mismatches
+@cases.classes
+def test_mismatch_keep(case: Case, name: str, theirs: Options, own: Options) -> None:
+    del name
+    optimizer, state = pair(case, theirs, own)
+    optimizer.on_schedule_mismatch = "keep"
+    optimizer.load_state_dict(state)
+    for t in range(3, 6):
+        assert numbers(optimizer.param_groups[0], own) == {k: at(v, t) for k, v in own.items()}
+        gradients(optimizer.param_groups[0]["params"])
+        optimizer.step()
+
+
+@mismatches
+@cases.classes
+def test_mismatch_checkpoint(case: Case, name: str, theirs: Options, own: Options) -> None:
+    del name
+    optimizer, state = pair(case, theirs, own)
+    optimizer.on_schedule_mismatch = "checkpoint"
+    optimizer.load_state_dict(state)
+    for t in range(3, 6):
+        assert numbers(optimizer.param_groups[0], theirs) == {
+            k: at(v, t) for k, v in theirs.items()
+        }
+        gradients(optimizer.param_groups[0]["params"])
+        optimizer.step()
+
+
+@pytest.mark.parametrize("policy", ["error", "keep", "checkpoint"])
+@cases.classes
+def test_same_schedule_is_no_mismatch(case: Case, policy: str) -> None:
+    options = scheduled(case)
+    optimizer, state = pair(case, options, options)
+    optimizer.on_schedule_mismatch = policy
+    optimizer.load_state_dict(state)
+    expected = {key: at(v, 3) for key, v in options.items()}
+    assert numbers(optimizer.param_groups[0], options) == expected
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("policy", ["keep", "checkpoint"])
+def test_mismatch_of_one_beta(policy: str, index: int) -> None:
+    theirs: list[Any] = [0.8, 0.98]
+    theirs[index] = Linear(0.2, 6, final=0.7)
+    optimizer, state = pair(
+        cases.BY_ID["adam"], {"betas": tuple(theirs)}, {"betas": (BETA1, BETA2)}
+    )
+    with pytest.raises(ValueError, match=rf"betas\.{index}"):
+        optimizer.load_state_dict(state)
+    optimizer.on_schedule_mismatch = policy
+    optimizer.load_state_dict(state)
+    expected: list[Any] = [BETA1, BETA2]
+    if policy == "checkpoint":
+        expected[index] = theirs[index]
+    for t in range(3, 6):
+        assert optimizer.param_groups[0]["betas"] == at(tuple(expected), t)
+        gradients(optimizer.param_groups[0]["params"])
+        optimizer.step()
+
+
+def test_unknown_policy_is_an_error() -> None:
+    optimizer, state = pair(cases.BY_ID["adam"], {"lr": OTHER}, {"lr": LR})
+    optimizer.on_schedule_mismatch = "ignore"
+    with pytest.raises(ValueError, match=r"(?s)on_schedule_mismatch.*'keep'.*'ignore'"):
+        optimizer.load_state_dict(state)
+
+
+@pytest.mark.parametrize("policy", ["error", "keep", "checkpoint"])
+@pytest.mark.parametrize("torchs", [False, True])
+@cases.classes
+def test_numbers_in_the_checkpoint_keep_the_schedule(case: Case, torchs: bool, policy: str) -> None:
+    """Counted from the loaded steps, as far as the checkpoint tells: that of SGD does not."""
+    params = parameters(SHAPES)
+    source = case.torchs(params) if torchs else case.ours(params)
+    for _ in range(3):
+        gradients(params)
+        source.step()
+    options = scheduled(case)
+    optimizer = case.ours(twin(params), **options)
+    optimizer.on_schedule_mismatch = policy
+    optimizer.load_state_dict(through_a_file(source.state_dict()))
+    first = 0 if case.name == "SGD" else 3
+    for t in range(first, first + 3):
+        group = optimizer.param_groups[0]
+        assert numbers(group, options) == {key: at(v, t) for key, v in options.items()}
+        gradients(group["params"])
+        optimizer.step()
+
+
+@cases.classes
+def test_checkpoint_of_a_run_with_a_torch_scheduler(case: Case) -> None:
+    """It leaves "initial_lr" in the groups, which is no reason to refuse the schedule here."""
+    params = parameters(SHAPES)
+    source = case.torchs(params)
+    scheduler = torch.optim.lr_scheduler.StepLR(source, 2)
+    for _ in range(3):
+        gradients(params)
+        source.step()
+        scheduler.step()
+    optimizer = case.ours(twin(params), lr=LR)
+    optimizer.load_state_dict(through_a_file(source.state_dict()))
+    first = 0 if case.name == "SGD" else 3
+    for t in range(first, first + 2):
+        assert optimizer.param_groups[0]["lr"] == LR(t)
+        gradients(optimizer.param_groups[0]["params"])
+        optimizer.step()
+
+
+@cases.classes
+def test_schedules_survive_a_training_with_torch(case: Case) -> None:
+    """Ours, torch's, ours again: the steps that torch has done count, where the states tell."""
+    if case.name == "SGD":
+        pytest.skip("torch's SGD counts no steps")
+    params = parameters(SHAPES)
+    optimizer = case.ours(params, lr=LR)
+    torchs = case.torchs(params)
+    back = case.ours(params, lr=LR)
+    for opt, source in ((optimizer, None), (torchs, optimizer), (back, torchs)):
+        if source is not None:
+            opt.load_state_dict(through_a_file(source.state_dict()))
+        for _ in range(2):
+            if opt is not back:
+                gradients(params)
+                opt.step()
+    assert back.param_groups[0]["lr"] == LR(4)
+    assert back.report.steps_applied == 4
+
+
+# torch's schedulers
+
+
+@pytest.mark.parametrize("where", ["defaults", "group"])
+@cases.classes
+def test_torch_scheduler_and_schedule_is_an_error(case: Case, where: str) -> None:
+    params = parameters(SHAPES)
+    groups = [{"params": params[:1]}, {"params": params[1:]}]
+    if where == "group":
+        groups[1]["lr"] = LR
+    optimizer = case.ours(groups, lr=LR if where == "defaults" else 0.1)
+    gradients(params)
+    before = [p.detach().clone() for p in params]
+
+    def use() -> None:
+        torch.optim.lr_scheduler.StepLR(optimizer, 2)
+        optimizer.step()
+
+    with pytest.raises(RuntimeError, match=r"(?s)lr of parameter group \d.*schedule.*LRScheduler"):
+        use()
+    for p, old in zip(params, before, strict=True):
+        tolerances.exact(p, old)
+
+
+@cases.classes
+def test_as_torch_scheduler_and_schedule_is_an_error(case: Case) -> None:
+    params = parameters(SHAPES)
+    optimizer = case.ours(params, lr=LR)
+    gradients(params)
+
+    def use() -> None:
+        as_torch_scheduler(optimizer, LR)
+        optimizer.step()
+
+    with pytest.raises(RuntimeError, match=r"(?s)lr of parameter group 0.*schedule.*LRScheduler"):
+        use()
+
+
+@cases.classes
+def test_torch_scheduler_with_a_number(case: Case) -> None:
+    ours = parameters(SHAPES)
+    theirs = twin(ours)
+    optimizer, torchs = case.ours(ours), case.torchs(theirs)
+    schedulers = [torch.optim.lr_scheduler.StepLR(o, 2, gamma=0.3) for o in (optimizer, torchs)]
+    for _ in range(5):
+        gradients(ours, theirs)
+        for opt, scheduler in zip((optimizer, torchs), schedulers, strict=True):
+            opt.step()
+            scheduler.step()
+        assert optimizer.param_groups[0]["lr"] == torchs.param_groups[0]["lr"]
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, **tolerances.accumulated(5))
+
+
+@cases.classes
+def test_torch_scheduler_beside_another_schedule(case: Case) -> None:
+    """Only lr is torch's."""
+    params = parameters(SHAPES)
+    optimizer = case.ours(params, lr=0.1, weight_decay=DECAY)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
+    for t in range(5):
+        group = optimizer.param_groups[0]
+        assert group["lr"] == pytest.approx(0.1 * 0.5 ** (t // 2))
+        assert group["weight_decay"] == DECAY(t)
+        gradients(params)
+        optimizer.step()
+        scheduler.step()
+
+
+@cases.classes
+def test_as_torch_scheduler(case: Case) -> None:
+    """The closed form for loops that insist on a scheduler: the numbers of the schedule, by their own count."""
+    ours = parameters(SHAPES)
+    theirs = twin(ours)
+    optimizer, other = case.ours(ours, lr=LR), case.ours(theirs, lr=0.1)
+    scheduler = as_torch_scheduler(other, LR)
+    for t in range(5):
+        assert other.param_groups[0]["lr"] == pytest.approx(LR(t), rel=1e-15)
+        gradients(ours, theirs)
+        optimizer.step()
+        other.step()
+        scheduler.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, **tolerances.accumulated(5))
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Adam", {"betas": (Constant(1.0), 0.9)}),
+        ("Adam", {"betas": (0.9, Linear(1.5, 4))}),
+        ("Adam", {"eps": Constant(1e-8)}),
+        ("RMSprop", {"alpha": Constant(0.9)}),
+        ("Adagrad", {"lr_decay": Constant(0.1)}),
+        ("SGD", {"max_grad_norm": Constant(1.0)}),
+        ("SGD", {"ema_decay": Constant(0.9)}),
+    ],
+    ids=str,
+)
+def test_schedules_where_they_do_not_belong(name: str, options: Options) -> None:
+    """Refused when the optimizer is made, not in the middle of the training."""
+    with pytest.raises((TypeError, ValueError)):
+        getattr(onepass, name)(parameters([(3,)]), lr=0.1, **options)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_beta_that_reaches_one_is_refused(index: int) -> None:
+    """The correction of the bias divides by 1 - beta^t; at the latest the step says so, before it writes anything."""
+    betas: list[Any] = [0.9, 0.99]
+    betas[index] = Linear(0.5, 3, final=1.0)
+    (p,) = parameters([(5,)])
+
+    def train() -> None:
+        optimizer = onepass.Adam([p], betas=tuple(betas))
+        for _ in range(6):
+            gradients([p])
+            optimizer.step()
+
+    with pytest.raises(ValueError, match=r"(?s)beta.*1\.0"):
+        train()
+    assert bool(p.isfinite().all())
