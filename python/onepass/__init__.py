@@ -14,8 +14,8 @@ except ModuleNotFoundError as error:
     message = "The compiled part of onepass is missing: install the package (pip install .)."
     raise ModuleNotFoundError(message) from error
 
-from onepass import augment, schedule
+from onepass import augment, schedule, transfer
 from onepass.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "augment", "schedule"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "augment", "schedule", "transfer"]
 __version__: str = _core.version

@@ -1,0 +1,109 @@
+"""L1 on one layer and L2 on another, and what it leaves: exact zeros.
+
+Strengths belong to parameter groups. Written as a loss, the network minimises
+
+    cross entropy + l1 * sum |W1| + l2 * sum W2^2
+
+`l1_decay` is the l1 of that formula. The gradient of l2 * W^2 is 2 * l2 * W, and `weight_decay` is what
+stands before W, so that `weight_decay=2 * l2`. Biases get neither.
+
+A gradient step on |W| never hits zero, it jumps to and fro across it (`l1_mode="subgradient"`, and what autograd does
+with a term of the loss). The default, "proximal", shrinks each weight towards zero after the step and stops there.
+
+    python examples/l1_l2.py
+    python examples/l1_l2.py --l1 0.001 --l2 0.001 --picture weights.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import common
+import onepass
+from onepass.schedule import Cosine
+from onepass.transfer import param_groups
+
+BATCH = 32
+
+
+def network(train: common.Data) -> Any:
+    """Return a classifier of two layers."""
+    layers = {
+        "flatten": nn.Flatten(),
+        "first": nn.Linear(train.images[0].numel(), 128),
+        "relu": nn.ReLU(),
+        "second": nn.Linear(128, len(train.names)),
+    }
+    return nn.Sequential(OrderedDict(layers))
+
+
+def fit(
+    title: str,
+    first: dict[str, Any],
+    second: dict[str, Any],
+    train: common.Data,
+    epochs: int,
+    seed: int,
+) -> Any:
+    """Train a new network with these options for its two layers."""
+    torch.manual_seed(seed)
+    model = network(train)
+    steps = epochs * (len(train.labels) // BATCH)
+    groups = param_groups(model, [("first.*", first), ("second.*", second)], lr=Cosine(0.5, steps))
+    optimizer = onepass.SGD(groups)
+    with common.bar(title, epochs) as advance:
+        for epoch in range(epochs):
+            for inputs, labels in common.batches(train, BATCH, seed=seed + epoch):
+                optimizer.zero_grad()
+                loss = cross_entropy(model(inputs), labels)
+                loss.backward()
+                optimizer.step()
+            zeros = (model.first.weight == 0).float().mean().item()
+            advance(f"loss {loss.item():.4f}  zeros {zeros:.1%}")
+    return model
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train without, with L1 as a gradient, and with the proximal step; compare."""
+    train, test = common.load(args)
+    epochs = 4 if args.fast else 80
+    l2 = {"weight_decay": 2 * args.l2}
+    settings: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "neither": ({}, {}),
+        "L1 gradient, L2": ({"l1_decay": args.l1, "l1_mode": "subgradient"}, l2),
+        "L1 proximal, L2": ({"l1_decay": args.l1}, l2),
+    }
+    rows = []
+    with common.picture(args.picture, len(settings)) as panels:
+        for (title, (first, second)), panel in zip(settings.items(), panels, strict=True):
+            model = fit(title, first, second, train, epochs, args.seed)
+            weight = model.first.weight.detach()
+            zero = weight == 0
+            rows.append(
+                (
+                    title,
+                    f"{common.accuracy(model, test):.2%}",
+                    f"{zero.float().mean().item():.1%}",
+                    f"{zero.all(1).sum().item()} of {len(weight)}",
+                    f"{weight.abs().sum().item():.1f}",
+                    f"{model.second.weight.detach().square().sum().item():.1f}",
+                )
+            )
+            largest = weight.abs().max().item()
+            panel.imshow(weight, aspect="auto", cmap="RdBu", vmin=-largest, vmax=largest)
+            panel.set(title=f"{title}\n{rows[-1][2]} exact zeros", xlabel="pixel", ylabel="unit")
+    columns = ("", "test", "zeros in W1", "units cut off", "sum |W1|", "sum W2²")
+    common.table("L1 on the first layer, L2 on the second", columns, rows)
+
+
+if __name__ == "__main__":
+    parser = common.arguments("L1 on one layer and L2 on another.")
+    parser.add_argument("--l1", type=float, default=0.0007, help="strength on the first layer")
+    parser.add_argument("--l2", type=float, default=0.001, help="strength on the second layer")
+    main(common.parse(parser))
