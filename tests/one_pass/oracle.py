@@ -22,7 +22,8 @@ NONNEGATIVE = ("exp_avg_sq", "max_exp_avg_sq", "sum", "square_avg")
 def levels(*, nonnegative: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return what the codes without a sign stand for, in units of the scale: 16 levels in every power of two."""
     place = np.arange(256 if nonnegative else 128) + 2
-    return np.asarray(np.ldexp(1 + place % 16 / 16, place // 16) - 1.125, np.float64)
+    found: np.ndarray[Any, np.dtype[np.float64]] = np.ldexp(1 + place % 16 / 16, place // 16)
+    return found - np.float64(1.125)
 
 
 def scale_of(largest: Any, *, nonnegative: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
