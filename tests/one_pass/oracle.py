@@ -23,7 +23,8 @@ def levels(*, nonnegative: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return what the codes without a sign stand for, in units of the scale: 16 levels in every power of two."""
     place = np.arange(256 if nonnegative else 128) + 2
     found: np.ndarray[Any, np.dtype[np.float64]] = np.ldexp(1 + place % 16 / 16, place // 16)
-    return found - np.float64(1.125)
+    found -= 1.125
+    return found
 
 
 def scale_of(largest: Any, *, nonnegative: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -147,7 +148,7 @@ def _element_by_element(
         g = g.clamp(-group["max_grad_value"], group["max_grad_value"])
     state = states(optimizer, p)
     if case.name == "Adagrad" and "sum" not in state:  # the first value, too, is stored
-        start = torch.full_like(g, case.hyper["initial_accumulator_value"])
+        start = torch.full_like(g, group["initial_accumulator_value"])
         state["sum"] = start.to(state_dtype(group, p)).to(torch.float64)
     hyper = {key: value for key, value in group.items() if key != "params"}
     weight, size = reference.step(
