@@ -30,7 +30,8 @@ def levels(*, nonnegative: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
 def scale_of(largest: Any, *, nonnegative: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the scale of a block: its largest element is between 2^7 and 2^8 (2^15 and 2^16) times that."""
     _, power = np.frexp(np.maximum(np.asarray(largest, np.float64), 2.0**-107))
-    return np.ldexp(1.0, power - (16 if nonnegative else 8))
+    scale: np.ndarray[Any, np.dtype[np.float64]] = np.ldexp(1.0, power - (16 if nonnegative else 8))
+    return scale
 
 
 def code_step(x: torch.Tensor, largest: Any, *, nonnegative: bool) -> torch.Tensor:
