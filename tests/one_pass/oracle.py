@@ -22,13 +22,16 @@ NONNEGATIVE = ("exp_avg_sq", "max_exp_avg_sq", "sum", "square_avg")
 def levels(*, nonnegative: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return what the codes without a sign stand for, in units of the scale: 16 levels in every power of two."""
     place = np.arange(256 if nonnegative else 128) + 2
-    return np.asarray(np.ldexp(1 + place % 16 / 16, place // 16) - 1.125, np.float64)
+    found: np.ndarray[Any, np.dtype[np.float64]] = np.ldexp(1 + place % 16 / 16, place // 16)
+    found -= 1.125
+    return found
 
 
 def scale_of(largest: Any, *, nonnegative: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the scale of a block: its largest element is between 2^7 and 2^8 (2^15 and 2^16) times that."""
     _, power = np.frexp(np.maximum(np.asarray(largest, np.float64), 2.0**-107))
-    return np.ldexp(1.0, power - (16 if nonnegative else 8))
+    scale: np.ndarray[Any, np.dtype[np.float64]] = np.ldexp(1.0, power - (16 if nonnegative else 8))
+    return scale
 
 
 def code_step(x: torch.Tensor, largest: Any, *, nonnegative: bool) -> torch.Tensor:
@@ -146,7 +149,7 @@ def _element_by_element(
         g = g.clamp(-group["max_grad_value"], group["max_grad_value"])
     state = states(optimizer, p)
     if case.name == "Adagrad" and "sum" not in state:  # the first value, too, is stored
-        start = torch.full_like(g, case.hyper["initial_accumulator_value"])
+        start = torch.full_like(g, group["initial_accumulator_value"])
         state["sum"] = start.to(state_dtype(group, p)).to(torch.float64)
     hyper = {key: value for key, value in group.items() if key != "params"}
     weight, size = reference.step(

@@ -105,6 +105,8 @@ def run(
     """Train a few steps, each of which is compared with the formulas; every step starts from what is stored."""
     made = [{"params": parameters(SHAPES, dtype), **group} for group in groups]
     fused = {"fused": True} if unscale != 1.0 else {}
+    if case.hyper.get("initial_accumulator_value"):  # one that the 8-bit code holds exactly
+        options = {"initial_accumulator_value": (1.5 * 2**15 - 1.125) * 2.0**-19, **options}
     optimizer = case.ours(made, **fused, **options)
     params = [p for group in made for p in group["params"]]
     for step in range(steps):

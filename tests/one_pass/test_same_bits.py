@@ -60,9 +60,9 @@ def all_numbers(optimizer: Any, params: list[Any]) -> dict[str, torch.Tensor]:
         if key != "step":
             found[key] = torch.cat([optimizer.state[p][key].flatten() for p in params])
     report = optimizer.report
-    found["norm"] = torch.tensor(report.grad_norm, dtype=torch.float64)
+    found["norm"] = torch.tensor([report.grad_norm], dtype=torch.float64)
     if report.clip_coefficient is not None:
-        found["coefficient"] = torch.tensor(report.clip_coefficient, dtype=torch.float64)
+        found["coefficient"] = torch.tensor([report.clip_coefficient], dtype=torch.float64)
     return found
 
 
