@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from onepass.optim.states import ANCHOR
 from onepass.optim.base import OnePass
+from onepass.optim.states import ANCHOR
 from onepass.optim.work import Group
 
 __all__ = ["anchor_decay"]
