@@ -12,6 +12,7 @@ from onepass.optim import options, states
 from onepass.optim.base import OnePass
 from onepass.optim.checks import at_least
 from onepass.optim.work import Group, Rule, rule
+from onepass.schedule import Schedule
 
 _ADAGRAD = rule("adagrad", "sum")
 
@@ -26,7 +27,7 @@ class Adagrad(OnePass, torch.optim.Adagrad):
 
     Args:
         params: Parameters, named parameters or parameter groups.
-        lr: Learning rate :math:`\gamma \ge 0`, a number or a tensor of one element. Default: 1e-2.
+        lr: Learning rate :math:`\gamma \ge 0`, a number, a tensor of one element or a schedule. Default: 1e-2.
         lr_decay: :math:`\eta \ge 0`. Default: 0.
         weight_decay: L2 strength, added to the gradient, at least 0. Default: 0.
         initial_accumulator_value: :math:`s_{\text{init}} \ge 0`. Default: 0.
@@ -60,9 +61,9 @@ class Adagrad(OnePass, torch.optim.Adagrad):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | torch.Tensor = 1e-2,
+        lr: float | torch.Tensor | Schedule = 1e-2,
         lr_decay: float = 0,
-        weight_decay: float = 0,
+        weight_decay: float | Schedule = 0,
         initial_accumulator_value: float = 0,
         eps: float = 1e-10,
         foreach: bool | None = None,

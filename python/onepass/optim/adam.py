@@ -13,6 +13,7 @@ from onepass.optim import options
 from onepass.optim.base import OnePass
 from onepass.optim.checks import at_least, betas_in_range
 from onepass.optim.work import Group, Rule, rule
+from onepass.schedule import Schedule
 
 _DECOUPLES = (
     "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters
@@ -33,7 +34,7 @@ class Adam(OnePass, torch.optim.Adam):
 
     Args:
         params: Parameters, named parameters or parameter groups.
-        lr: Learning rate :math:`\gamma \ge 0`, a number or a tensor of one element. Default: 1e-3.
+        lr: Learning rate :math:`\gamma \ge 0`, a number, a tensor of one element or a schedule. Default: 1e-3.
         betas: :math:`\beta_1, \beta_2` in [0, 1). Default: (0.9, 0.999).
         eps: :math:`\epsilon \ge 0`. Default: 1e-8.
         weight_decay: L2 strength, at least 0: added to the gradient, or decoupled. Default: 0.
@@ -71,10 +72,13 @@ class Adam(OnePass, torch.optim.Adam):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | torch.Tensor = 1e-3,
-        betas: tuple[float | torch.Tensor, float | torch.Tensor] = (0.9, 0.999),
+        lr: float | torch.Tensor | Schedule = 1e-3,
+        betas: tuple[float | torch.Tensor | Schedule, float | torch.Tensor | Schedule] = (
+            0.9,
+            0.999,
+        ),
         eps: float = 1e-8,
-        weight_decay: float = 0,
+        weight_decay: float | Schedule = 0,
         amsgrad: bool = False,
         *,
         foreach: bool | None = None,

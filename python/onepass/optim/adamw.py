@@ -8,6 +8,7 @@ from typing_extensions import Unpack
 
 from onepass.optim import options
 from onepass.optim.adam import Adam
+from onepass.schedule import Schedule
 
 
 class AdamW(Adam, torch.optim.AdamW):
@@ -21,7 +22,7 @@ class AdamW(Adam, torch.optim.AdamW):
 
     Args:
         params: Parameters, named parameters or parameter groups.
-        lr: Learning rate :math:`\gamma \ge 0`, a number or a tensor of one element. Default: 1e-3.
+        lr: Learning rate :math:`\gamma \ge 0`, a number, a tensor of one element or a schedule. Default: 1e-3.
         betas: :math:`\beta_1, \beta_2` in [0, 1). Default: (0.9, 0.999).
         eps: :math:`\epsilon \ge 0`. Default: 1e-8.
         weight_decay: :math:`\lambda \ge 0`. Default: 1e-2.
@@ -55,10 +56,13 @@ class AdamW(Adam, torch.optim.AdamW):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | torch.Tensor = 1e-3,
-        betas: tuple[float | torch.Tensor, float | torch.Tensor] = (0.9, 0.999),
+        lr: float | torch.Tensor | Schedule = 1e-3,
+        betas: tuple[float | torch.Tensor | Schedule, float | torch.Tensor | Schedule] = (
+            0.9,
+            0.999,
+        ),
         eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        weight_decay: float | Schedule = 1e-2,
         amsgrad: bool = False,
         *,
         maximize: bool = False,

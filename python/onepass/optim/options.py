@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 import torch
 
 from onepass.optim.checks import above, at_least, below, one_of
+from onepass.schedule import Schedule
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
@@ -43,7 +44,7 @@ class Options(TypedDict, total=False):
         seed: (whole) Of stochastic rounding, in [0, 2**64). Default: 0.
     """
 
-    l1_decay: float
+    l1_decay: float | Schedule
     l1_mode: Literal["proximal", "subgradient"]
     max_grad_norm: float | None
     max_grad_value: float | None
@@ -155,7 +156,10 @@ def documented(init: Init) -> Init:
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [
         inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=kind
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=DEFAULTS[name],
+            annotation=getattr(kind, "__forward_arg__", kind),
         )
         for name, kind in Options.__annotations__.items()
     ]

@@ -12,6 +12,7 @@ from onepass.optim import options
 from onepass.optim.base import OnePass
 from onepass.optim.checks import at_least
 from onepass.optim.work import Group, Rule, rule
+from onepass.schedule import Schedule
 
 _RULES = {
     # (centered, with momentum)
@@ -33,7 +34,7 @@ class RMSprop(OnePass, torch.optim.RMSprop):
 
     Args:
         params: Parameters, named parameters or parameter groups.
-        lr: Learning rate :math:`\gamma \ge 0`, a number or a tensor of one element. Default: 1e-2.
+        lr: Learning rate :math:`\gamma \ge 0`, a number, a tensor of one element or a schedule. Default: 1e-2.
         alpha: :math:`\alpha \ge 0`. Default: 0.99.
         eps: :math:`\epsilon \ge 0`. Default: 1e-8.
         weight_decay: L2 strength, added to the gradient, at least 0. Default: 0.
@@ -73,11 +74,11 @@ class RMSprop(OnePass, torch.optim.RMSprop):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | torch.Tensor = 1e-2,
+        lr: float | torch.Tensor | Schedule = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
-        weight_decay: float = 0,
-        momentum: float = 0,
+        weight_decay: float | Schedule = 0,
+        momentum: float | Schedule = 0,
         centered: bool = False,
         capturable: bool = False,
         foreach: bool | None = None,

@@ -12,6 +12,7 @@ from onepass.optim import options
 from onepass.optim.base import OnePass
 from onepass.optim.checks import at_least
 from onepass.optim.work import Group, Rule, rule
+from onepass.schedule import Schedule
 
 _PLAIN = rule("sgd")
 _MOMENTUM = rule("momentum", "momentum_buffer")
@@ -27,7 +28,7 @@ class SGD(OnePass, torch.optim.SGD):
 
     Args:
         params: Parameters, named parameters or parameter groups.
-        lr: Learning rate :math:`\gamma \ge 0`, a number or a tensor of one element. Default: 1e-3.
+        lr: Learning rate :math:`\gamma \ge 0`, a number, a tensor of one element or a schedule. Default: 1e-3.
         momentum: :math:`\mu \ge 0`. Default: 0, which keeps no state.
         dampening: :math:`\tau`. Default: 0.
         weight_decay: L2 strength :math:`\lambda \ge 0`, added to the gradient. Default: 0.
@@ -63,10 +64,10 @@ class SGD(OnePass, torch.optim.SGD):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | torch.Tensor = 1e-3,
-        momentum: float = 0,
+        lr: float | torch.Tensor | Schedule = 1e-3,
+        momentum: float | Schedule = 0,
         dampening: float = 0,
-        weight_decay: float | torch.Tensor = 0,
+        weight_decay: float | torch.Tensor | Schedule = 0,
         nesterov: bool = False,
         *,
         maximize: bool = False,
