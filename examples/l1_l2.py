@@ -7,7 +7,7 @@ Strengths belong to parameter groups. Written as a loss, the network minimises
 `l1_decay` is the l1 of that formula. The gradient of l2 * W^2 is 2 * l2 * W, and `weight_decay` is what
 stands before W, so that `weight_decay=2 * l2`. Biases get neither.
 
-A gradient step on |W| never hits zero, it jumps to and fro across it (`l1_mode="subgradient"`, and what autograd does
+A gradient step on |W| never hits zero, it jumps back and forth across it (`l1_mode="subgradient"`, and what autograd does
 with a term of the loss). The default, "proximal", shrinks each weight by lr * l1 after the step and stops at zero.
 Both minimise the same formula with plain SGD, as here. Momentum and Adam make the step longer or shorter than lr
 times the gradient, and the shrinkage stays what it is: there, l1 is measured against the step and wants tuning.
