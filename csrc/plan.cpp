@@ -24,7 +24,7 @@ using Table = RuleTable<Rules>;
 static_assert(std::size(Table::states) == std::size(rule_names));
 
 // Below this many elements per thread, waking a thread costs more than it saves.
-constexpr int64_t elements_per_thread = 16384;
+constexpr int64_t elements_per_thread = 32768;
 // Long enough for the hardware's prefetchers, short enough to balance.
 constexpr int64_t largest_chunk = 65536, smallest_chunk = 4096;
 

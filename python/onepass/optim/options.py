@@ -98,11 +98,10 @@ def check(options: Mapping[str, Any]) -> None:
         skip_nonfinite=value["skip_nonfinite"],
         master_weights=value["master_weights"],
     )
-    if not isinstance(value["seed"], int):
-        message = (
-            f"Invalid seed value: {value['seed']!r} (seed must be a whole number in [0, 2**64))"
-        )
-        raise ValueError(message)
+    for name in ("seed", "train_from"):
+        if not isinstance(value[name], int):
+            message = f"Invalid {name} value: {value[name]!r} ({name} must be a whole number >= 0)"
+            raise ValueError(message)
     at_least(0, seed=value["seed"])
     below(2**64, seed=value["seed"])
 
