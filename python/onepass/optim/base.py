@@ -180,7 +180,8 @@ class OnePass(Optimizer):
         for i, group in enumerate(groups):
             if scheduled.KEY in group:
                 scheduled.refuse_scheduler(group, i)
-                self.check(group)
+                if scheduled.may_leave_range(group):
+                    self.check(group)
         try:
             return self._update_all(unscale, clip)
         except TypeError:  # perhaps a schedule has been put into a group since

@@ -56,21 +56,21 @@ class Schedules:
     """The schedules of an optimizer's groups, read from their plain data once."""
 
     def __init__(self) -> None:
-        self._read: dict[int, tuple[dict[str, Any], dict[str, Schedule]]] = {}
+        self._read: dict[int, tuple[dict[str, Any], list[tuple[str, str, Schedule]]]] = {}
 
-    def of(self, group: Mapping[str, Any]) -> dict[str, Schedule]:
-        """Return the schedules of a group by name."""
+    def of(self, group: Mapping[str, Any]) -> list[tuple[str, str, Schedule]]:
+        """Return the schedules of a group, each with its key and, for a beta, its place there."""
         plain = group[KEY]
         known = self._read.get(id(plain))
         if known is None or known[0] is not plain:
-            known = plain, {name: from_dict(s) for name, s in plain.items()}
+            fields = [(*name.partition(".")[::2], from_dict(s)) for name, s in plain.items()]
+            known = plain, fields
             self._read[id(plain)] = known
         return known[1]
 
     def write(self, group: dict[str, Any], t: int) -> None:
         """Write into a group the numbers that the step after `t` applied steps uses."""
-        for name, schedule in self.of(group).items():
-            field, _, index = name.partition(".")
+        for field, index, schedule in self.of(group):
             if index:
                 betas = list(group[field])
                 betas[int(index)] = schedule(t)
@@ -78,6 +78,11 @@ class Schedules:
             else:
                 group[field] = schedule(t)
         group[COUNT] = t
+
+
+def may_leave_range(group: Mapping[str, Any]) -> bool:
+    """Return whether a schedule of a group can give a number that its optimizer refuses: all are at least 0."""
+    return "betas.0" in group[KEY] or "betas.1" in group[KEY]
 
 
 def refuse_scheduler(group: Mapping[str, Any], number: int) -> None:
