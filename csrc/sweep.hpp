@@ -32,13 +32,13 @@ struct Split {
 
 // The hardware's prefetchers stop at the end of a page: the sweep asks for what comes next itself.
 constexpr int64_t stretch = 64;  // elements
+constexpr int64_t ahead = 1024;  // bytes, the best of 1, 2 and 4 KiB
 template <class T>
-inline void prefetch_ahead(const T* data, int64_t at) {
-  constexpr int64_t line = 64, ahead = 1024;  // bytes, the best of 1, 2 and 4 KiB
+inline void prefetch_ahead(const T* data, int64_t at, int64_t n) {
+  constexpr int64_t size = sizeof(T), line = 64;
+  if ((n - at) * size <= ahead) return;  // what follows belongs to others
   const char* const first = reinterpret_cast<const char*>(data + at) + ahead;
-  for (int64_t byte = 0; byte < stretch * static_cast<int64_t>(sizeof(T)); byte += line) {
-    __builtin_prefetch(first + byte);
-  }
+  for (int64_t byte = 0; byte < stretch * size; byte += line) __builtin_prefetch(first + byte);
 }
 
 template <template <class> class Rule, class C, class P, class G, class S, int... K>
@@ -64,9 +64,9 @@ inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::int
   };
   int64_t at = 0;
   for (; at + stretch <= n; at += stretch) {
-    prefetch_ahead(params.at, at);
-    prefetch_ahead(grads.at, at);
-    (prefetch_ahead(states[K].at, at), ...);
+    prefetch_ahead(params.at, at, n);
+    prefetch_ahead(grads.at, at, n);
+    (prefetch_ahead(states[K].at, at, n), ...);
 #pragma GCC ivdep  // operands never overlap
     for (int64_t i = at; i < at + stretch; ++i) update(i);
   }

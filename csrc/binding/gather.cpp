@@ -1,5 +1,7 @@
 #include "gather.hpp"
 
+#include <atomic>
+
 namespace py = pybind11;
 
 namespace onepass {
@@ -34,13 +36,18 @@ Group read_numbers(const py::tuple& group) {
   return out;
 }
 
+PyObject* step_name() {
+  static PyObject* const name = PyUnicode_InternFromString("step");
+  return name;
+}
+
 }  // namespace
 
 GroupView::GroupView(const py::tuple& group)
     : params(group[0]),
       keys(group[2]),
-      counted(group[3].cast<bool>()),
       scale_keys(py::tuple(group[5])[0]),
+      step_key(group[3].cast<bool>() ? step_name() : Py_None),
       ema_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 1)),
       master_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 2)),
       anchor_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 3)),
@@ -48,21 +55,86 @@ GroupView::GroupView(const py::tuple& group)
   const auto states = static_cast<size_t>(rules()[static_cast<size_t>(numbers.rule)].states);
   if (keys.size() != states) throw py::value_error("keys: not as many as the rule has states");
   if (!scale_keys.empty() && scale_keys.size() != states) throw py::value_error("extras: a scale for each state");
-}
-
-size_t GroupView::slots() const {
-  const auto one = [](PyObject* key) { return size_t{key != Py_None}; };
-  return keys.size() + scale_keys.size() + size_t{counted} + one(ema_key) + one(master_key) + one(anchor_key);
-}
-
-Gatherer::Gatherer(Reader& reader, Memory& memory, PyObject* state)
-    : reader_(reader), state_(state), state_unchanged_(memory.state_version == version_of(state)) {
-  if (!state_unchanged_) {
-    for (Memory::Entry& entry : memory.entries) entry.parameter = nullptr;
+  slots = keys.size() + scale_keys.size();
+  kind = static_cast<uint32_t>(numbers.rule) << 8 | static_cast<uint32_t>(!scale_keys.empty());
+  uint32_t bit = 1;
+  for (PyObject* const key : {step_key, ema_key, master_key, anchor_key}) {
+    bit <<= 1;
+    if (key == Py_None) continue;
+    ++slots;
+    kind |= bit;
   }
 }
 
-Found Gatherer::read(const GroupView& group, PyObject* parameter, Memory::Entry& entry, Slot* slots) {
+uint64_t version_of(PyObject* dict) {
+#if PY_VERSION_HEX < 0x030C0000
+  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+#else
+  static std::atomic<uint64_t> unknown = 0;
+  return dict != nullptr ? ++unknown : 0;
+#endif
+}
+
+Gatherer::Gatherer(Reader& reader, Memory& memory, PyObject* state)
+    : reader_(reader), memory_(memory), state_(state), state_unchanged_(memory.state_version == version_of(state)) {}
+
+void Gatherer::prefetch_objects(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
+                                size_t place) const {
+  __builtin_prefetch(parameter);
+  __builtin_prefetch(entry.own);
+  for (size_t k = 0; k < group.slots; ++k) __builtin_prefetch(memory_.tensors[place + k]);
+}
+
+void Gatherer::prefetch_tensors(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
+                                size_t place) const {
+  const Native& native = *reader_.native();
+  native.prefetch(native.of(parameter));
+  if (group.slots == 0 || !knows(group, parameter, entry, place)) return;
+  for (size_t k = 0; k < group.slots; ++k) {
+    PyObject* const tensor = memory_.tensors[place + k];
+    if (tensor != nullptr) native.prefetch(native.of(tensor));
+  }
+}
+
+// Whether the tensors in the memory are still those of the parameter's state dict.
+bool Gatherer::knows(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) const {
+  return state_unchanged_ && entry.parameter == parameter && entry.own != nullptr &&
+         entry.own_version == version_of(entry.own) && entry.place == place && entry.kind == group.kind;
+}
+
+Found Gatherer::read(const GroupView& group, PyObject* parameter, Memory::Entry& entry, size_t place) {
+  for (bool& has : operands.has) has = false;
+  operands.states = static_cast<int>(group.keys.size());
+  operands.quantised = !group.scale_keys.empty();
+  step = {};
+  gradient = py::object();
+  native_gradient = nullptr;
+  if (reader_.native() != nullptr && reader_.is_exact(Py_TYPE(parameter))) {
+    native_gradient = reader_.native()->gradient(reader_.native()->of(parameter));
+    if (native_gradient == nullptr) return Found::nothing;
+    if (read_natively(group, parameter, entry, place)) return Found::ready;
+  }
+  return read_with_python(group, parameter, entry, place);
+}
+
+// False if anything is out of the ordinary.
+bool Gatherer::read_natively(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) {
+  const Native& native = *reader_.native();
+  if (group.slots != 0 && !knows(group, parameter, entry, place)) return false;
+  TensorView &p = operands.view[param], &g = operands.view[grad];
+  PyObject* const object = native.object_of(native_gradient);
+  if (object != nullptr && !reader_.is_exact(Py_TYPE(object))) return false;
+  if (!native.read(native.of(parameter), p) || !is_floating(p) || !free_of_overlap(p)) return false;
+  if (!native.read(native_gradient, g) || (g.dtype != p.dtype && g.dtype != Dtype::f32)) return false;
+  if (!same_shape(p, g) || !has_memory(p) || !has_memory(g)) return false;
+  operands.has[param] = operands.has[grad] = true;
+  own_ = nullptr;
+  return read_states(group, memory_.tensors.data() + place);
+}
+
+Found Gatherer::read_with_python(const GroupView& group, PyObject* parameter, Memory::Entry& entry, size_t place) {
+  entry.own = nullptr;  // until all of it is read
+  native_gradient = nullptr;
   gradient = py::reinterpret_steal<py::object>(reader_.gradient(parameter));
   if (gradient.is_none()) return Found::nothing;
   for (bool& has : operands.has) has = false;
@@ -71,79 +143,69 @@ Found Gatherer::read(const GroupView& group, PyObject* parameter, Memory::Entry&
   if (!reader_.read(gradient.ptr(), g) || (g.dtype != p.dtype && g.dtype != Dtype::f32)) return Found::uncovered;
   if (!same_shape(p, g) || !has_memory(p) || !has_memory(g)) return Found::invalid;
   operands.has[param] = operands.has[grad] = true;
-  return read_states(group, parameter, entry, slots);
-}
-
-Found Gatherer::read_states(const GroupView& group, PyObject* parameter, Memory::Entry& entry, Slot* slot) {
-  const int states = static_cast<int>(group.keys.size());
-  const bool quantised = !group.scale_keys.empty();
-  const bool averaged = group.ema_key != Py_None, mastered = group.master_key != Py_None;
-  const bool anchored = group.anchor_key != Py_None;
-  operands.states = states;
-  operands.quantised = quantised;
-  if (states == 0 && !group.counted && !averaged && !mastered && !anchored) return Found::ready;
-
-  const bool known = state_unchanged_ && entry.parameter == parameter;
-  own_ = known ? entry.own : reader_.lookup(state_, parameter);
-  if (own_ == nullptr && states == 0 && !group.counted && !averaged && !mastered) return Found::ready;
-  if (own_ == nullptr || !PyDict_Check(own_)) return Found::repair;
-  const uint64_t version = version_of(own_);
-  own_unchanged_ = known && entry.own_version == version;
-  entry.parameter = nullptr;  // until all of it is read again
-
-  for (int k = 0; k < states; ++k) {
-    if (!read_like_param(PyTuple_GET_ITEM(group.keys.ptr(), k), *slot++, first_state + k)) return Found::repair;
-    const TensorView& view = operands.view[first_state + k];
-    if (quantised ? view.dtype != Dtype::u8 : !is_floating(view)) return Found::repair;
+  if (group.slots != 0) {
+    own_ = reader_.lookup(state_, parameter);
+    const bool only_anchor = group.slots == 1 && group.anchor_key != Py_None;
+    if (own_ == nullptr && only_anchor) return Found::ready;
+    if (own_ == nullptr || !PyDict_Check(own_)) return Found::repair;
+    const uint64_t version = version_of(own_);
+    if (!read_states(group, memory_.tensors.data() + place)) return Found::repair;
+    entry.own = own_;
+    entry.own_version = version;
+    entry.place = static_cast<uint32_t>(place);
+    entry.kind = group.kind;
   }
-  if (group.counted) {
-    static PyObject* const name = PyUnicode_InternFromString("step");
-    TensorView view;
-    if (!read_state(name, *slot++, view) || view.data == nullptr || view.count() != 1) return Found::repair;
-    if (view.dtype != Dtype::f32 && view.dtype != Dtype::f64) return Found::repair;
-    step = {view.data, view.dtype == Dtype::f64};
-  }
-  if (averaged) {
-    if (!read_like_param(group.ema_key, *slot++, ema) || !is_floating(operands.view[ema])) return Found::repair;
-  }
-  if (mastered && operands.view[param].dtype >= Dtype::bf16) {
-    if (!read_like_param(group.master_key, *slot++, master)) return Found::repair;
-    const Dtype wanted = operands.view[param].dtype == Dtype::bf16 ? Dtype::i16 : Dtype::f32;
-    if (operands.view[master].dtype != wanted) return Found::repair;
-  }
-  for (int k = 0; quantised && k < states; ++k) {
-    TensorView view;
-    if (!read_state(PyTuple_GET_ITEM(group.scale_keys.ptr(), k), *slot++, view)) return Found::repair;
-    const int64_t blocks = (operands.view[param].count() + quantised_block - 1) / quantised_block;
-    if (view.dtype != Dtype::f32 || view.count() != blocks || !is_dense(view) || !has_memory(view))
-      return Found::repair;
-    operands.scale[k] = static_cast<float*>(view.data);
-  }
-  if (anchored && PyDict_Contains(own_, group.anchor_key) == 1) {
-    if (!read_like_param(group.anchor_key, *slot++, anchor) || !is_floating(operands.view[anchor]))
-      return Found::repair;
-  }
-  entry.parameter = parameter;
-  entry.own = own_;
-  entry.own_version = version;
   return Found::ready;
 }
 
-bool Gatherer::read_like_param(PyObject* key, Slot& slot, int operand) {
+bool Gatherer::read_states(const GroupView& group, PyObject** tensor) {
+  const int states = operands.states;
+  const bool quantised = operands.quantised;
+  for (int k = 0; k < states; ++k) {
+    if (!read_like_param(PyTuple_GET_ITEM(group.keys.ptr(), k), *tensor++, first_state + k)) return false;
+    const TensorView& view = operands.view[first_state + k];
+    if (quantised ? view.dtype != Dtype::u8 : !is_floating(view)) return false;
+  }
+  if (group.step_key != Py_None) {
+    TensorView view;
+    if (!read_state(group.step_key, *tensor++, view) || view.data == nullptr || view.count() != 1) return false;
+    if (view.dtype != Dtype::f32 && view.dtype != Dtype::f64) return false;
+    step = {view.data, view.dtype == Dtype::f64};
+  }
+  if (group.ema_key != Py_None) {
+    if (!read_like_param(group.ema_key, *tensor++, ema) || !is_floating(operands.view[ema])) return false;
+  }
+  if (group.master_key != Py_None && operands.view[param].dtype >= Dtype::bf16) {
+    if (!read_like_param(group.master_key, *tensor++, master)) return false;
+    const Dtype wanted = operands.view[param].dtype == Dtype::bf16 ? Dtype::i16 : Dtype::f32;
+    if (operands.view[master].dtype != wanted) return false;
+  }
+  for (int k = 0; quantised && k < states; ++k) {
+    TensorView view;
+    if (!read_state(PyTuple_GET_ITEM(group.scale_keys.ptr(), k), *tensor++, view)) return false;
+    const int64_t blocks = (operands.view[param].count() + quantised_block - 1) / quantised_block;
+    if (view.dtype != Dtype::f32 || view.count() != blocks || !is_dense(view) || !has_memory(view)) return false;
+    operands.scale[k] = static_cast<float*>(view.data);
+  }
+  if (group.anchor_key != Py_None) {
+    if (own_ != nullptr) *tensor = PyDict_GetItemWithError(own_, group.anchor_key);
+    if (*tensor == nullptr) return true;
+    if (!read_like_param(group.anchor_key, *tensor, anchor) || !is_floating(operands.view[anchor])) return false;
+  }
+  return true;
+}
+
+bool Gatherer::read_like_param(PyObject* key, PyObject*& tensor, int operand) {
   TensorView& view = operands.view[operand];
   operands.has[operand] = true;
-  return read_state(key, slot, view) && same_shape(operands.view[param], view) && has_memory(view) &&
+  return read_state(key, tensor, view) && same_shape(operands.view[param], view) && has_memory(view) &&
          free_of_overlap(view);
 }
 
-bool Gatherer::read_state(PyObject* key, Slot& slot, TensorView& out) {
-  PyObject* const held = slot.tensor();
-  PyObject* const tensor = own_unchanged_ && held != nullptr ? held : PyDict_GetItemWithError(own_, key);
-  if (tensor == nullptr || tensor == Py_None) return false;
-  if (tensor == held && slot.read(out)) return true;
-  if (!reader_.read(tensor, out)) return false;
-  slot.hold(tensor, out);
-  return true;
+bool Gatherer::read_state(PyObject* key, PyObject*& tensor, TensorView& out) {
+  if (own_ == nullptr) return reader_.native()->read(reader_.native()->of(tensor), out);
+  tensor = PyDict_GetItemWithError(own_, key);
+  return tensor != nullptr && tensor != Py_None && reader_.read(tensor, out);
 }
 
 }  // namespace onepass

@@ -3,7 +3,9 @@
 
 #include <pybind11/pybind11.h>
 
-#include "handles.hpp"
+#include <vector>
+
+#include "native.hpp"
 #include "plan.hpp"
 #include "reader.hpp"
 
@@ -16,15 +18,17 @@ struct GroupView {
 
   pybind11::list params;
   pybind11::tuple keys;        // of the states in state[parameter]
-  bool counted;                // whether a "step" is there, too
   pybind11::tuple scale_keys;  // of the block scales, if the states are in 8 bits
+  PyObject* step_key;          // of the step count, or None
   PyObject* ema_key;           // or None
   PyObject* master_key;        // or None
   PyObject* anchor_key;        // or None; a parameter need not have one
   Group numbers;
 
   // How many tensors of state a parameter has at most.
-  size_t slots() const;
+  size_t slots;
+  // Which ones: groups of the same kind keep the same tensors in the same order.
+  uint32_t kind;
 };
 
 // Where the step count of a parameter is kept: a tensor of one float or double.
@@ -42,29 +46,58 @@ struct Count {
   }
 };
 
+// What an optimizer keeps from one step to the next: never where a tensor's numbers were, only how to find quickly where
+// they are now, so that forgetting all of it changes nothing but the time of the next step.
+struct Memory {
+  struct Entry {
+    PyObject* parameter = nullptr;  // of the last step; compared, never followed
+    PyObject* own = nullptr;        // its state dict, valid while the dict of states is unchanged; null: look it up again
+    uint64_t own_version = 0;
+    uint32_t place = 0;  // of its first tensor
+    uint32_t kind = 0;   // of its group
+  };
+
+  std::vector<Entry> entries;      // one per parameter, over all groups
+  std::vector<PyObject*> tensors;  // of the parameters' states, valid while their dicts are unchanged
+  uint64_t state_version = 0;      // of the dict of states at the end of the last step
+  uint64_t disjoint = 0;           // fingerprint of a plan whose parameters do not share memory
+};
+
+// A number that changes whenever the dict does, where Python keeps one; otherwise never the same twice.
+uint64_t version_of(PyObject* dict);
+
 enum class Found { nothing, ready, uncovered, repair, invalid };
 
+// Reads what one parameter brings to a step: natively where that suffices, otherwise with Python.
 class Gatherer {
  public:
   Gatherer(Reader& reader, Memory& memory, PyObject* state);
 
-  // What stands in state[parameter] is only looked up anew where a dict has changed.
-  Found read(const GroupView& group, PyObject* parameter, Memory::Entry& entry, Slot* slots);
+  // `entry` and `place`, that of the first tensor of its state, are the parameter's in the memory.
+  Found read(const GroupView& group, PyObject* parameter, Memory::Entry& entry, size_t place);
+
+  // Has the processor fetch what `read` will touch: first the Python objects, then, once these are there, the rest.
+  void prefetch_objects(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) const;
+  void prefetch_tensors(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) const;
 
   Operands operands;
   Count step{};
-  pybind11::object gradient;
+  pybind11::object gradient;        // owned, or
+  Native::Tensor native_gradient{}; // not
 
  private:
-  Found read_states(const GroupView& group, PyObject* parameter, Memory::Entry& entry, Slot* slot);
-  bool read_state(PyObject* key, Slot& slot, TensorView& out);
-  bool read_like_param(PyObject* key, Slot& slot, int operand);
+  bool knows(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) const;
+  bool read_natively(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place);
+  Found read_with_python(const GroupView& group, PyObject* parameter, Memory::Entry& entry, size_t place);
+  bool read_states(const GroupView& group, PyObject** tensor);
+  bool read_like_param(PyObject* key, PyObject*& tensor, int operand);
+  bool read_state(PyObject* key, PyObject*& tensor, TensorView& out);
 
   Reader& reader_;
+  Memory& memory_;
   PyObject* state_;
   bool state_unchanged_;
-  PyObject* own_ = nullptr;  // the state dict of the parameter that is being read
-  bool own_unchanged_ = false;
+  PyObject* own_ = nullptr;  // the state dict that is being read, null where its tensors are known
 };
 
 }  // namespace onepass

@@ -38,10 +38,12 @@ thread_local std::deque<std::vector<int64_t>> numbers;
 
 }  // namespace
 
-Reader::Reader(py::tuple tensor_types, py::function is_plain, py::tuple dtypes, bool use_dlpack)
+Reader::Reader(py::tuple tensor_types, py::function is_plain, py::tuple dtypes, bool use_dlpack,
+               bool use_native)
     : ask_plain_(std::move(is_plain)), dtypes_(std::move(dtypes)) {
   for (py::handle type : tensor_types) exact_.push_back(reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr()));
   if (use_dlpack) api_ = find_api(tensor_types[0]);
+  if (use_native && Native::of_torch().available()) native_ = &Native::of_torch();
   py::object grad = py::getattr(tensor_types[0], "grad");
   if (Py_TYPE(grad.ptr()) == &PyGetSetDescr_Type) grad_ = reinterpret_cast<PyGetSetDescrObject*>(grad.ptr())->d_getset;
 }
@@ -54,6 +56,7 @@ bool Reader::is_plain(PyTypeObject* type) {
   if (is_exact(type)) return true;
   const auto known = plain_.find(type);
   if (known != plain_.end()) return known->second;
+  has_run_python_ = true;
   const bool plain = ask_plain_(py::handle(reinterpret_cast<PyObject*>(type))).cast<bool>();
   Py_INCREF(type);  // or another type could come to live at its address
   return plain_[type] = plain;
@@ -81,10 +84,15 @@ PyObject* Reader::lookup(PyObject* dict, PyObject* parameter) const {
 }
 
 bool Reader::read(PyObject* tensor, TensorView& out) {
-  if (!read_memory(tensor, out)) return false;
-  // DLPack does not tell of torch's lazy negation. A view like x.conj().imag carries it, and is strided or tiny.
-  const bool simple = out.dims > 0 && out.stride[out.dims - 1] == 1 && out.shape[out.dims - 1] > 1;
-  return simple || !py::handle(tensor).attr("is_neg")().cast<bool>();
+  return read_memory(tensor, out) && !is_negated(tensor, out);
+}
+
+// DLPack does not tell of torch's lazy negation.
+bool Reader::is_negated(PyObject* tensor, const TensorView& view) const {
+  if (native_ != nullptr) return native_->is_negated(native_->of(tensor));
+  // A view like x.conj().imag carries it, and is strided or tiny.
+  const bool simple = view.dims > 0 && view.stride[view.dims - 1] == 1 && view.shape[view.dims - 1] > 1;
+  return !simple && py::handle(tensor).attr("is_neg")().cast<bool>();
 }
 
 bool Reader::read_memory(PyObject* tensor, TensorView& out) {

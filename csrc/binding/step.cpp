@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <unordered_set>
 #include <vector>
 
@@ -15,20 +16,23 @@ namespace {
 // Above this many elements other Python threads may run while the kernels do.
 constexpr int64_t release_gil_above = 65536;
 
-struct Counted {
-  Count count;
+// A parameter that a step changes, and what that step leaves beside the numbers.
+struct Changed {
+  PyObject* parameter;
+  Native::Tensor gradient;  // null where a reference to its Python object is held
+  Count count;              // without `data` if its steps are not counted
   double t;
 };
 
 // The lists of one step. They are kept by the thread so that a step allocates nothing once they have grown.
 struct Scratch {
   Plan plan;
-  std::vector<Counted> counts;
+  std::vector<Changed> changed;
   std::vector<py::object> gradients;  // keeps them alive while the kernels run
 
   void clear() {
     plan.clear();
-    counts.clear();
+    changed.clear();
     gradients.clear();
   }
 };
@@ -44,6 +48,7 @@ class Borrowed {
   Borrowed(const Borrowed&) = delete;
   Borrowed& operator=(const Borrowed&) = delete;
   Scratch* operator->() { return &scratch_; }
+  Scratch& operator*() { return scratch_; }
 
  private:
   static Scratch& kept() {
@@ -53,28 +58,34 @@ class Borrowed {
   Scratch scratch_;
 };
 
+// References to what was read natively, so that other Python threads may let go of it.
+class Kept {
+ public:
+  Kept(const std::vector<Changed>& changed, const Native* native) : native_(native) {
+    for (const Changed& one : changed) {
+      if (one.gradient != nullptr) tensors_.push_back(native->keep(one.gradient));
+    }
+  }
+  ~Kept() {
+    for (const Native::Tensor tensor : tensors_) native_->release(tensor);
+  }
+  Kept(const Kept&) = delete;
+  Kept& operator=(const Kept&) = delete;
+
+ private:
+  const Native* native_;
+  std::vector<Native::Tensor> tensors_;
+};
+
 template <class Work>
-void without_gil(int64_t elements, const Work& work) {
-  if (elements > release_gil_above) {
+void without_gil(const Scratch& scratch, const Native* native, const Work& work) {
+  if (scratch.plan.elements() > release_gil_above) {
+    const Kept kept(scratch.changed, native);
     py::gil_scoped_release release;
     work();
   } else {
     work();
   }
-}
-
-// Has the processor fetch what reading this parameter will touch.
-void prefetch(PyObject* parameter, const Slot* slots, size_t count) {
-  __builtin_prefetch(parameter);
-  for (size_t k = 0; k < count; ++k) slots[k].prefetch();
-}
-
-py::list with_gradient(const py::list& params) {
-  py::list some;
-  for (const py::handle parameter : params) {
-    if (!parameter.attr("grad").is_none()) some.append(parameter);
-  }
-  return some;
 }
 
 // Whether a parameter stands in the group twice.
@@ -88,6 +99,73 @@ bool has_duplicates(const py::list& params) {
 
 bool contains(const py::set& pairs, size_t group, size_t i) {
   return !pairs.empty() && pairs.contains(py::make_tuple(group, i));
+}
+
+// Reads all groups into the plan.
+void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& groups, const py::dict& state,
+            const Request& request, Trouble& trouble) {
+  Gatherer gatherer(reader, memory, state.ptr());
+  size_t first = 0, place = 0;  // of the group's first parameter in the memory
+
+  for (size_t g = 0; g < groups.size(); ++g) {
+    GroupView group(groups[g].cast<py::tuple>());
+    group.numbers.scalars.seed = request.seed;
+    group.numbers.scalars.draw = request.draw;
+    scratch.plan.begin_group(group.numbers);
+    const size_t size = group.params.size();
+    if (memory.entries.size() < first + size) memory.entries.resize(first + size);
+    if (memory.tensors.size() < place + size * group.slots) memory.tensors.resize(place + size * group.slots);
+    bool covered = true, known = true;  // parameters that were all different in the last step still are
+
+    for (size_t i = 0; covered && i < std::min(size, group.params.size()); ++i) {
+      const auto at = [&](size_t index) { return PyList_GET_ITEM(group.params.ptr(), static_cast<Py_ssize_t>(index)); };
+      const auto place_of = [&](size_t index) { return place + index * group.slots; };
+      if (reader.native() != nullptr) {
+        constexpr size_t far = 8, near = 4;
+        const size_t a = i + far, b = i + near;
+        if (a < size) gatherer.prefetch_objects(group, at(a), memory.entries[first + a], place_of(a));
+        if (b < size) gatherer.prefetch_tensors(group, at(b), memory.entries[first + b], place_of(b));
+      }
+      PyObject* const parameter = at(i);
+      Memory::Entry& entry = memory.entries[first + i];
+      known = known && entry.parameter == parameter;
+      const Found found = gatherer.read(group, parameter, entry, place_of(i));
+      entry.parameter = parameter;
+      switch (found) {
+        case Found::ready: break;
+        case Found::nothing: continue;
+        case Found::uncovered: covered = false; continue;
+        case Found::repair: trouble.repair.append(py::make_tuple(g, i)); continue;
+        case Found::invalid: trouble.invalid.append(py::make_tuple(g, i)); continue;
+      }
+      double t = contains(request.first_steps, g, i) ? 1 : 2;
+      if (group.step_key != Py_None) t = gatherer.step.read() + 1;
+      scratch.plan.add(gatherer.operands, t, contains(request.first_averages, g, i));
+      scratch.changed.push_back({parameter, gatherer.native_gradient, gatherer.step, t});
+      if (gatherer.gradient) scratch.gradients.push_back(std::move(gatherer.gradient));
+    }
+    if (!known && has_duplicates(group.params)) {  // torch steps them one after the other
+      memory.entries[first].parameter = nullptr;
+      covered = false;
+    }
+    if (!covered) trouble.uncovered.append(g);
+    first += size;
+    place += size * group.slots;
+  }
+}
+
+// What a step leaves beside the numbers: the counts, and word to autograd.
+void finish(const std::vector<Changed>& changed, const Native* native) {
+  for (const Changed& one : changed) {
+    if (one.count.data != nullptr) one.count.write(one.t);
+    if (native != nullptr) native->bump_version(native->of(one.parameter));
+  }
+}
+
+void bump_versions(const std::vector<Changed>& changed) {
+  py::list parameters;
+  for (const Changed& one : changed) parameters.append(py::handle(one.parameter));
+  py::module_::import("torch._C").attr("_increment_version")(parameters);
 }
 
 }  // namespace
@@ -111,75 +189,28 @@ void meet_threads_of_torch() {
 py::object step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, const Request& request) {
   meet_threads_of_torch();
   Borrowed scratch;
-  Reader::clear();
-  Trouble trouble;
-  py::list updated;
-  Gatherer gatherer(reader, memory, state.ptr());
-  size_t place = 0, slot_place = 0;  // of the group's first parameter in the memory
-
-  for (size_t g = 0; g < groups.size(); ++g) {
-    GroupView group(groups[g].cast<py::tuple>());
-    group.numbers.scalars.seed = request.seed;
-    group.numbers.scalars.draw = request.draw;
-    scratch->plan.begin_group(group.numbers);
-    const size_t size = group.params.size();
-    if (memory.entries.size() < place + size) memory.entries.resize(place + size);
-    Memory::Entry* const entries = memory.entries.data() + place;
-    place += size;
-    const size_t stride = group.slots();
-    if (memory.slots.size() < slot_place + size * stride) memory.slots.resize(slot_place + size * stride);
-    Slot* const slots = memory.slots.data() + slot_place;
-    slot_place += size * stride;
-    const size_t before = scratch->gradients.size();
-    bool known = true;  // parameters that were all different in the last step still are
-
-    for (size_t i = 0; i < std::min(size, group.params.size()); ++i) {
-      const auto at = [&](size_t index) { return PyList_GET_ITEM(group.params.ptr(), static_cast<Py_ssize_t>(index)); };
-      constexpr size_t ahead = 4;
-      if (i + ahead < size) prefetch(at(i + ahead), slots + (i + ahead) * stride, stride);
-      known = known && entries[i].seen == at(i);
-      entries[i].seen = at(i);
-      const Found found = gatherer.read(group, at(i), entries[i], slots + i * stride);
-      if (found == Found::nothing) continue;
-      if (found == Found::uncovered) {
-        trouble.uncovered.append(g);
-        break;
-      }
-      if (found != Found::ready) {
-        (found == Found::repair ? trouble.repair : trouble.invalid).append(py::make_tuple(g, i));
-        continue;
-      }
-      double t = contains(request.first_steps, g, i) ? 1 : 2;
-      if (group.counted) {
-        t = gatherer.step.read() + 1;
-        scratch->counts.push_back({gatherer.step, t});
-      }
-      scratch->plan.add(gatherer.operands, t, contains(request.first_averages, g, i));
-      scratch->gradients.push_back(std::move(gatherer.gradient));
-    }
-    if (!known && has_duplicates(group.params)) {  // torch steps them one after the other
-      entries[0].seen = nullptr;
-      trouble.uncovered.append(g);
-    }
-    const bool all = scratch->gradients.size() - before == size;
-    updated.append(all ? group.params : with_gradient(group.params));
-  }
+  std::optional<Trouble> trouble;
+  do {
+    scratch->clear();
+    gather(*scratch, reader, memory, groups, state, request, trouble.emplace());
+  } while (reader.has_run_python());
   memory.state_version = version_of(state.ptr());
-  if (!trouble.uncovered.empty() || !trouble.repair.empty() || !trouble.invalid.empty()) return py::cast(trouble);
-  if (request.dry) return updated;
+  if (trouble->any()) return py::cast(*trouble);
+  if (request.dry) return py::none();
 
   scratch->plan.settle_order(memory.disjoint);
   Clip* const clip = request.clip.is_none() ? nullptr : request.clip.cast<Clip*>();
-  without_gil(scratch->plan.elements(), [&] {
+  without_gil(*scratch, reader.native(), [&] {
     if (clip != nullptr) {
       clip->measure(scratch->plan);
       if (clip->skipped) return;
       scratch->plan.scale_gradients(clip->coefficient);
     }
-    for (const Counted& counted : scratch->counts) counted.count.write(counted.t);
     scratch->plan.run(isa());
+    finish(scratch->changed, reader.native());
   });
-  return clip != nullptr && clip->skipped ? py::list() : updated;
+  if (reader.native() == nullptr && (clip == nullptr || !clip->skipped)) bump_versions(scratch->changed);
+  return py::none();
 }
 
 void quantise_state(Reader& reader, py::handle values, py::handle codes, py::handle scales, int kind, bool back) {
@@ -220,7 +251,7 @@ void measure(Reader& reader, const py::list& params, Clip& clip) {
     scratch->plan.add(operands, 1, false);
     scratch->gradients.push_back(std::move(gradient));
   }
-  without_gil(scratch->plan.elements(), [&] { clip.measure(scratch->plan); });
+  without_gil(*scratch, reader.native(), [&] { clip.measure(scratch->plan); });
 }
 
 }  // namespace onepass

@@ -12,6 +12,8 @@ struct Trouble {
   pybind11::list uncovered;  // numbers of groups that hold something the kernels do not cover
   pybind11::list repair;     // pairs whose state is missing or cannot be used as it is
   pybind11::list invalid;    // pairs whose parameter and gradient do not fit together or have no memory
+
+  bool any() const { return !uncovered.empty() || !repair.empty() || !invalid.empty(); }
 };
 
 // Clipping by the global norm, and what came of it.
@@ -39,7 +41,7 @@ struct Request {
 // Has torch.set_num_threads hold in the calling thread, too.
 void meet_threads_of_torch();
 
-// Does one step for all groups. Returns the updated parameters of each group, or a Trouble.
+// Does one step for all groups. Returns None, or a Trouble.
 pybind11::object step(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state,
                       const Request& request);
 

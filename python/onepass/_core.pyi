@@ -25,12 +25,15 @@ class Reader:
         is_plain: Callable[[type], bool],
         dtypes: tuple[torch.dtype, ...],
         use_dlpack: bool,
+        use_native: bool,
     ) -> None: ...
+    @property
+    def uses_native(self) -> bool: ...
     @property
     def uses_dlpack(self) -> bool: ...
 
 class Memory:
-    """What an optimizer keeps from one step to the next to read its small states faster."""
+    """What an optimizer keeps from one step to the next to find its states faster."""
 
 class Trouble:
     """Why a step was not done; nothing has been written. Pairs are (group, index in the group)."""
@@ -70,8 +73,8 @@ def step(
     first_averages: set[tuple[int, int]],
     seed: int,
     draw: int,
-) -> list[list[torch.Tensor]] | Trouble:
-    """Do one step for all groups; return the updated parameters of each group.
+) -> Trouble | None:
+    """Do one step for all groups, or none of it and return why.
 
     A group is `(params, rule, keys, counted, numbers, extras)`: the list of parameters, the rule's number, the
     names of its states in `state[parameter]`, whether a "step" is kept beside them, the numbers `(scale, clamp,

@@ -130,12 +130,10 @@ class OnePass(Optimizer):
         grad_scale = own.get("grad_scale")
         unscale = 1.0 if grad_scale is None else 1.0 / float(grad_scale)
         clip = self._clip(unscale)
-        updated = self._update(unscale, clip)
+        self._update(unscale, clip)
         if clip is not None and clip.skipped:
             self._skip(clip)
             return loss
-        for params in updated:
-            torch._C._increment_version(params)
         self.steps_applied += 1
         for group in self.param_groups:
             if scheduled.KEY in group:
@@ -174,8 +172,8 @@ class OnePass(Optimizer):
             return None
         return _core.Clip(math.inf if largest is None else float(largest), bool(skip), unscale)
 
-    def _update(self, unscale: float, clip: _core.Clip | None) -> list[list[torch.Tensor]]:
-        """Step all groups; return the parameters that the kernels have changed."""
+    def _update(self, unscale: float, clip: _core.Clip | None) -> None:
+        """Step all groups."""
         groups = self.param_groups
         for i, group in enumerate(groups):
             if scheduled.KEY in group:
@@ -183,23 +181,20 @@ class OnePass(Optimizer):
                 if scheduled.may_leave_range(group):
                     self.check(group)
         try:
-            return self._update_all(unscale, clip)
+            self._update_all(unscale, clip)
         except TypeError:  # perhaps a schedule has been put into a group since
             for group in groups:
                 scheduled.enter(group, {}, self.steps_applied)
-            return self._update_all(unscale, clip)
+            self._update_all(unscale, clip)
 
-    def _update_all(self, unscale: float, clip: _core.Clip | None) -> list[list[torch.Tensor]]:
+    def _update_all(self, unscale: float, clip: _core.Clip | None) -> None:
         groups = self.param_groups
         work = [describe(self, group, unscale) for group in groups]
         foreign = {
             i for i, group in enumerate(groups) if group["differentiable"] and self.trains(group)
         }
-        if not foreign:
-            done = self.run(work, clip)
-            if type(done) is list:
-                return done
-        return step_with_care(self, work, foreign, unscale, clip)
+        if foreign or self.run(work, clip) is not None:
+            step_with_care(self, work, foreign, unscale, clip)
 
     def run(
         self,
@@ -209,7 +204,7 @@ class OnePass(Optimizer):
         dry: bool = False,
         first_steps: set[tuple[int, int]] = _NONE,
         first_averages: set[tuple[int, int]] = _NONE,
-    ) -> list[list[torch.Tensor]] | _core.Trouble:
+    ) -> _core.Trouble | None:
         """Have the kernels do what `work.describe` has described for each group."""
         seed = self.param_groups[0].get("seed", 0) if self.param_groups else 0
         return _core.step(

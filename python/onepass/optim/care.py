@@ -22,7 +22,7 @@ def step_with_care(
     foreign: set[int],
     unscale: float,
     clip: _core.Clip | None,
-) -> list[list[torch.Tensor]]:
+) -> None:
     """Step when some groups are not for the kernels or some states are missing.
 
     Everything that can go wrong is found before anything is written; then torch steps the groups that are
@@ -33,15 +33,14 @@ def step_with_care(
         for i in foreign:
             work[i] = NOTHING
         found = optimizer.run(work, None, dry=True)
-        if isinstance(found, list):
+        if found is None:
             break
         zero = {g for g, i in found.invalid if states.has_zero_gradient(groups[g]["params"][i])}
         if not zero and not found.uncovered:
             break
         foreign.update(found.uncovered, zero)
-    broken = []
-    if not isinstance(found, list):
-        broken = found.repair
+    broken = [] if found is None else found.repair
+    if found is not None:
         for g, i in found.invalid:
             states.refuse(groups, g, i)
     for g, i in broken:
@@ -51,7 +50,7 @@ def step_with_care(
     if clip is not None:
         _core.measure(READER, [p for params, *_ in work for p in params], clip)
         if clip.skipped:
-            return []
+            return
 
     torch_step(optimizer, [groups[g] for g in sorted(foreign)], unscale)
     first_steps, first_averages = set(), set()
@@ -61,8 +60,7 @@ def step_with_care(
             first_steps.add((g, i))
         if first.average:
             first_averages.add((g, i))
-    done = optimizer.run(work, clip, first_steps=first_steps, first_averages=first_averages)
-    if not isinstance(done, list):
-        message = f"onepass could not make the state of {states.name_of(groups, *done.repair[0])}"
+    failed = optimizer.run(work, clip, first_steps=first_steps, first_averages=first_averages)
+    if failed is not None:
+        message = f"onepass could not make the state of {states.name_of(groups, *failed.repair[0])}"
         raise RuntimeError(message)
-    return done
