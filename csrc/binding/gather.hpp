@@ -46,12 +46,12 @@ struct Count {
   }
 };
 
-// What an optimizer keeps from one step to the next: never where a tensor's numbers were, only how to find quickly where
-// they are now, so that forgetting all of it changes nothing but the time of the next step.
+// What an optimizer keeps from one step to the next: never where a tensor's numbers were, only how to find quickly
+// where they are now, so that forgetting all of it changes nothing but the time of the next step.
 struct Memory {
   struct Entry {
     PyObject* parameter = nullptr;  // of the last step; compared, never followed
-    PyObject* own = nullptr;        // its state dict, valid while the dict of states is unchanged; null: look it up again
+    PyObject* own = nullptr;  // its state dict, valid while the dict of states is unchanged; null: look it up again
     uint64_t own_version = 0;
     uint32_t place = 0;  // of its first tensor
     uint32_t kind = 0;   // of its group
@@ -82,8 +82,8 @@ class Gatherer {
 
   Operands operands;
   Count step{};
-  pybind11::object gradient;        // owned, or
-  Native::Tensor native_gradient{}; // not
+  pybind11::object gradient;         // owned, or
+  Native::Tensor native_gradient{};  // not
 
  private:
   bool knows(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) const;

@@ -38,8 +38,7 @@ thread_local std::deque<std::vector<int64_t>> numbers;
 
 }  // namespace
 
-Reader::Reader(py::tuple tensor_types, py::function is_plain, py::tuple dtypes, bool use_dlpack,
-               bool use_native)
+Reader::Reader(py::tuple tensor_types, py::function is_plain, py::tuple dtypes, bool use_dlpack, bool use_native)
     : ask_plain_(std::move(is_plain)), dtypes_(std::move(dtypes)) {
   for (py::handle type : tensor_types) exact_.push_back(reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr()));
   if (use_dlpack) api_ = find_api(tensor_types[0]);
@@ -83,9 +82,7 @@ PyObject* Reader::lookup(PyObject* dict, PyObject* parameter) const {
   return found;
 }
 
-bool Reader::read(PyObject* tensor, TensorView& out) {
-  return read_memory(tensor, out) && !is_negated(tensor, out);
-}
+bool Reader::read(PyObject* tensor, TensorView& out) { return read_memory(tensor, out) && !is_negated(tensor, out); }
 
 // DLPack does not tell of torch's lazy negation.
 bool Reader::is_negated(PyObject* tensor, const TensorView& view) const {

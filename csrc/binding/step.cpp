@@ -132,11 +132,19 @@ void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& gr
       const Found found = gatherer.read(group, parameter, entry, place_of(i));
       entry.parameter = parameter;
       switch (found) {
-        case Found::ready: break;
-        case Found::nothing: continue;
-        case Found::uncovered: covered = false; continue;
-        case Found::repair: trouble.repair.append(py::make_tuple(g, i)); continue;
-        case Found::invalid: trouble.invalid.append(py::make_tuple(g, i)); continue;
+        case Found::ready:
+          break;
+        case Found::nothing:
+          continue;
+        case Found::uncovered:
+          covered = false;
+          continue;
+        case Found::repair:
+          trouble.repair.append(py::make_tuple(g, i));
+          continue;
+        case Found::invalid:
+          trouble.invalid.append(py::make_tuple(g, i));
+          continue;
       }
       double t = contains(request.first_steps, g, i) ? 1 : 2;
       if (group.step_key != Py_None) t = gatherer.step.read() + 1;
