@@ -14,7 +14,6 @@ from tests import cases, tolerances
 from tests.cases import Case
 from tests.helpers import expected_step, gradients, parameters, twin
 
-
 WAYS = {
     "dlpack": {"use_native": False},
     "attributes": {"use_native": False, "use_dlpack": False},
@@ -153,7 +152,9 @@ def test_states_change_their_places() -> None:
     params = parameters([(5,)] * 4)
     plain = twin(params)
     optimizer, reference = (
-        library.SGD([{"params": own[:1], "momentum": 0.0}, {"params": own[1:]}], lr=0.1, momentum=0.9)
+        library.SGD(
+            [{"params": own[:1], "momentum": 0.0}, {"params": own[1:]}], lr=0.1, momentum=0.9
+        )
         for library, own in ((onepass, params), (torch.optim, plain))
     )
     for step in range(6):
