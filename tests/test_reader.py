@@ -137,10 +137,10 @@ def test_swapped_tensors(case: Case) -> None:
     for step in range(4):
         p.grad = None
         if step == 2:
-            torch.utils.swap_tensors(p, nn.Parameter(p.detach().clone()))
+            torch.utils.swap_tensors(p, nn.Parameter(p.detach().clone()))  # type: ignore[no-untyped-call]
             for value in optimizer.state[p].values():
                 if isinstance(value, torch.Tensor):
-                    torch.utils.swap_tensors(value, value.clone())
+                    torch.utils.swap_tensors(value, value.clone())  # type: ignore[no-untyped-call]
         gradients([p], [q])
         optimizer.step()
         reference.step()
