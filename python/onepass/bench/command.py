@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from onepass.bench.cases import DTYPES, OPTIMIZERS
+from onepass.bench.cases import DTYPES, OPTIMIZERS, OPTIONS
 from onepass.bench.models import MODELS, OPTIONAL
 from onepass.bench.peers import PEERS, installed_peers
 from onepass.bench.plan import Plan
@@ -22,8 +22,8 @@ from onepass.bench.plan import Plan
 T = TypeVar("T")
 
 _QUICK_SECONDS = 30.0
-_QUICK_RESERVE = 9.0
-"""Seconds to import torch, to let the last case finish, to draw and to write."""
+_QUICK_RESERVE = 4.0
+"""Seconds of them to import torch, to draw and to write."""
 _QUICK_MODELS = "policy,small1000,mlp,resnet50"
 _QUICK_OPTIMIZERS = "Momentum,RMSprop,AdamW"
 _QUICK_PEERS = "torch,torch-foreach,torch-fused"
@@ -82,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", help=f"of {', '.join(MODELS)}; default: all but {', '.join(OPTIONAL)}")
     add("--optimizers", help=f"of {', '.join(OPTIMIZERS)}; default: all")
     add(
+        "--options",
+        help=f"AdamW with options that torch lacks: all, or of {', '.join(OPTIONS)}; without --optimizers only these",
+    )
+    add(
         "--peers",
         help=f"of {', '.join(PEERS)}; default: the installed ones that do not compile first",
     )
@@ -121,12 +125,13 @@ def _plan(
     models = _chosen(
         parser, "--models", arguments.models or (_QUICK_MODELS if quick else plain_models), MODELS
     )
-    optimizers = _chosen(
-        parser,
-        "--optimizers",
-        arguments.optimizers or (_QUICK_OPTIMIZERS if quick else ",".join(OPTIMIZERS)),
-        OPTIMIZERS,
-    )
+    optimizers = []
+    if arguments.optimizers or not arguments.options:
+        default = _QUICK_OPTIMIZERS if quick else ",".join(OPTIMIZERS)
+        optimizers = _chosen(parser, "--optimizers", arguments.optimizers or default, OPTIMIZERS)
+    if arguments.options:
+        words = ",".join(OPTIONS) if arguments.options == "all" else arguments.options
+        optimizers += _chosen(parser, "--options", words, OPTIONS)
     wanted = arguments.peers or (_QUICK_PEERS if quick else None)
     peers = installed_peers() if wanted is None else _chosen(parser, "--peers", wanted, PEERS)
     absent = [peer for peer in peers if not peer.installed()]
@@ -155,9 +160,7 @@ def _plan(
         threads=threads,
         rounds=rounds,
         turn=turn,
-        deadline=started + _QUICK_SECONDS - 4
-        if quick
-        else None,  # 4 s to import, to draw and to write
+        deadline=started + _QUICK_SECONDS - _QUICK_RESERVE if quick else None,
         command=command,
     )
 

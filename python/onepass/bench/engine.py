@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from onepass.bench import checking, contestants, memory, timing
 from onepass.bench.cases import Case
-from onepass.bench.contestants import FLOOR, LIMIT, OURS, Contestant
+from onepass.bench.contestants import FLOAT32, FLOOR, LIMIT, OURS, Contestant
 from onepass.bench.peers import NotOffered, Peer
 from onepass.bench.timing import Spread, Watched
 
@@ -51,7 +53,8 @@ def heats(peers: Sequence[Peer], case: Case, free: int | None) -> list[list[Peer
     """Split peers so that those of a heat, with ours, fit into `free` bytes; no heat at all if ours does not."""
     if free is None:
         return [list(peers)]
-    together = int(free * SHARE_OF_MEMORY / max(1, case.memory)) - 1
+    always = case.memory + (case.in_float32().memory if case.configuration.reduced else 0)
+    together = math.floor((free * SHARE_OF_MEMORY - always) / max(1, case.memory))
     if together < 0:
         return []
     if together == 0:
@@ -67,12 +70,13 @@ def run_case(
     deadline: float | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Row]:
-    """Measure one case; the first row is ours, the limit and the floor follow.
+    """Measure one case; the first row is ours, limit and floor follow, ours in float32 where that is more, peers.
 
     Where memory does not hold all contestants at once there are several heats, ours with the limit in each of them.
     """
     planned = heats(peers, case, memory.available())
-    rows = {name: Row(name) for name in (OURS, LIMIT, FLOOR, *(peer.name for peer in peers))}
+    standard = (OURS, LIMIT, FLOOR, *([FLOAT32] if case.configuration.reduced else []))
+    rows = {name: Row(name) for name in (*standard, *(peer.name for peer in peers))}
     for heat in planned:
         _run_heat(case, heat, method, rows, deadline, progress)
     for row in rows.values():
@@ -96,16 +100,25 @@ def _run_heat(
 ) -> None:
     gc.collect()  # the tensors of the heat before
     reference, optimizer = contestants.ours(case)
-    checking.first_steps(reference)
+    checking.first_steps(case, reference)
     allowed = checking.tolerance(case, reference)
+    makers: dict[str, Callable[[], Contestant]] = {
+        peer.name: partial(contestants.theirs, case, peer) for peer in peers
+    }
+    if case.configuration.reduced:
+        makers = {FLOAT32: partial(contestants.in_float32, case), **makers}
     racing = [reference]
-    for peer in peers:
-        contestant = _admit(case, peer, rows[peer.name], reference, allowed)
+    for name, make in makers.items():
+        contestant = _admit(case, make, rows[name], reference, allowed)
         if contestant is not None:
             racing.append(contestant)
     for contestant in racing:
         rows[contestant.name].extra_memory = memory.extra_memory(contestant.step)
-    racing[1:1] = [contestants.limit(case, reference, optimizer), contestants.floor(reference)]
+    racing.insert(1, contestants.floor(reference))
+    try:
+        racing.insert(1, contestants.limit(case, reference, optimizer))
+    except NotOffered as reason:
+        rows[LIMIT].status, rows[LIMIT].detail = "not offered", str(reason)
     seen = timing.watch(
         {contestant.name: contestant.step for contestant in racing},
         rounds=method.rounds,
@@ -118,25 +131,29 @@ def _run_heat(
 
 
 def _admit(
-    case: Case, peer: Peer, row: Row, reference: Contestant, allowed: float
+    case: Case,
+    make: Callable[[], Contestant],
+    row: Row,
+    reference: Contestant,
+    allowed: checking.Tolerance,
 ) -> Contestant | None:
-    """Let a peer take its first steps and compare; one that cannot is noted in its row."""
+    """Let a contestant take its first steps and compare; one that cannot is noted in its row."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            contestant = contestants.theirs(case, peer)
-            checking.first_steps(contestant)
+            contestant = make()
+            checking.first_steps(case, contestant)
     except NotOffered as reason:
         row.status, row.detail = "not offered", str(reason)
         return None
     except Exception as error:
         row.status, row.detail = "raised", timing.describe(error)
         return None
-    apart = checking.difference(contestant, reference)
-    if not apart <= allowed:
+    apart = checking.difference(contestant, reference, allowed)
+    if apart.too_far:
         row.status, row.detail = (
             "differs",
-            f"by {apart:.1e} after {len(checking.GRADIENTS)} steps, {allowed:.1e} allowed",
+            f"by {apart.by:.1e} after {len(checking.GRADIENTS)} steps, {apart.allowed:.1e} allowed",
         )
     return contestant
 
@@ -153,11 +170,12 @@ def _record(row: Row, watched: Watched, ours: Watched) -> None:
 def as_json(case: Case, rows: dict[str, Row], threads: int) -> dict[str, Any]:
     """Return a case as the JSON file holds it."""
     model, configuration = case.model, case.configuration
+    moves = {FLOOR: 0.0, FLOAT32: case.in_float32().bytes_per_parameter}
     results = []
     for row in rows.values():
         result: dict[str, Any] = {"name": row.name, "status": row.status, "detail": row.detail}
         if row.seconds is not None and row.ratio is not None:
-            moved = 0 if row.name == FLOOR else case.bytes_per_parameter * model.parameters
+            moved = moves.get(row.name, case.bytes_per_parameter) * model.parameters
             result |= {
                 "seconds": vars(row.seconds),
                 "ratio": vars(row.ratio),
@@ -175,8 +193,14 @@ def as_json(case: Case, rows: dict[str, Row], threads: int) -> dict[str, Any]:
         "parameters": model.parameters,
         "optimizer": configuration.name,
         "options": dict(configuration.options),
+        "own_options": {name: _plain(value) for name, value in configuration.own.items()},
+        "grad_scale": configuration.grad_scale,
         "dtype": str(case.dtype).removeprefix("torch."),
         "threads": threads,
         "bytes_per_parameter": case.bytes_per_parameter,
         "results": results,
     }
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float, str)) else str(value)

@@ -16,13 +16,14 @@ from onepass.bench.cases import Configuration
 
 Params = list[torch.nn.Parameter]
 Step = Callable[[], object]
+Make = Callable[[Configuration, Params], Step]
 
 
 class NotOffered(Exception):
-    """The package has no such optimizer."""
+    """There is no such optimizer, or no such way to do a step."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        super().__init__(f"it has no {configuration.name}")
+    def __init__(self, what: Configuration | str) -> None:
+        super().__init__(what if isinstance(what, str) else f"it has no {what.name}")
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Peer:
     """A package, or one of torch's ways of doing a step."""
 
     name: str
-    make: Callable[[Configuration, Params], Step]
+    make: Make
     module: str = "torch"
     package: str = "torch"
     """As pip knows it."""
     compiles: bool = False
     """Needs minutes of compilation: measured only when asked for by name."""
+    reduced: Make | None = None
+    """Its own way to fewer bits than torch has, where it has one."""
 
     def installed(self) -> bool:
         """Return whether the package can be found."""
@@ -48,7 +51,7 @@ def _load(module: str, name: str) -> Any:
         return getattr(importlib.import_module(module), name)
 
 
-def _torch(**flags: bool) -> Callable[[Configuration, Params], Step]:
+def _torch(**flags: bool) -> Make:
     def make(configuration: Configuration, params: Params) -> Step:
         kind = getattr(torch.optim, configuration.kind)
         if not set(flags) <= set(inspect.signature(kind).parameters):
@@ -121,6 +124,28 @@ def _torchao(configuration: Configuration, params: Params) -> Step:
     return step
 
 
+def _bitsandbytes_reduced(configuration: Configuration, params: Params) -> Step:
+    """Make that with states in 8 bits; it keeps tensors of fewer than 4096 elements in float32."""
+    if configuration.own != {"state_dtype": "8bit"}:
+        raise NotOffered(configuration)
+    kind = _load("bitsandbytes.optim", f"{configuration.kind}8bit")
+    step: Step = kind(params, **configuration.options).step
+    return step
+
+
+def _torchao_reduced(configuration: Configuration, params: Params) -> Step:
+    """Make those with states in 8 bits, where a tensor has whole blocks of them, and with stochastic rounding."""
+    options = dict(configuration.options)
+    if configuration.own == {"state_dtype": "8bit"}:
+        name = f"{configuration.kind}8bit"
+    elif configuration.own == {"rounding": "stochastic"}:
+        name, options["bf16_stochastic_round"] = "_AdamW", True
+    else:
+        raise NotOffered(configuration)
+    step: Step = _load("torchao.optim", name)(params, **options).step
+    return step
+
+
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
@@ -131,8 +156,11 @@ PEERS: dict[str, Peer] = {
         Peer("deepspeed", _deepspeed, "deepspeed", "deepspeed"),
         Peer("optimi", _optimi, "optimi", "torch-optimi"),
         Peer("pytorch-optimizer", _pytorch_optimizer, "pytorch_optimizer", "pytorch_optimizer"),
-        Peer("bitsandbytes", _bitsandbytes, "bitsandbytes", "bitsandbytes"),
-        Peer("torchao", _torchao, "torchao", "torchao", compiles=True),
+        Peer(
+            *("bitsandbytes", _bitsandbytes, "bitsandbytes", "bitsandbytes"),
+            reduced=_bitsandbytes_reduced,
+        ),
+        Peer(*("torchao", _torchao, "torchao", "torchao"), compiles=True, reduced=_torchao_reduced),
     )
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onepass.bench.contestants import FLOOR, LIMIT, OURS
+from onepass.bench.contestants import FLOAT32, FLOOR, LIMIT, OURS
 from onepass.bench.peers import PEERS
 from onepass.bench.report import Document, peers_of, results
 
@@ -30,28 +30,33 @@ _STYLES: dict[str, dict[str, Any]] = {
     OURS: {"color": "#d55e00", "linewidth": 2.4, "marker": "o", "zorder": 5},
     LIMIT: {"color": "black", "linewidth": 1.2, "linestyle": "--", "zorder": 4},
     FLOOR: {"color": "black", "linewidth": 1.2, "linestyle": ":"},
+    FLOAT32: {"color": "#d55e00", "linewidth": 1.2, "linestyle": "-.", "marker": "."},
     **{
         name: {"color": colour, "linewidth": 1.2, "marker": ".", "markersize": 5}
         for name, colour in zip(PEERS, _COLOURS, strict=True)
     },
 }
-_TITLES = {LIMIT: "streaming limit", FLOOR: "empty step"}
+_TITLES = {LIMIT: "streaming limit", FLOOR: "empty step", FLOAT32: "onepass in float32"}
 
 
 def draw(document: Document, file: Path) -> None:
     """Draw time and bytes per second against model size, a column for each optimizer.
 
-    Of several data types or thread counts the first of each is drawn.
+    Of several data types or thread counts the first of each optimizer is drawn.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    first = document["cases"][0]
+    firsts: dict[str, dict[str, Any]] = {}
+    for case in document["cases"]:
+        firsts.setdefault(case["optimizer"], case)
     cases = [
-        c for c in document["cases"] if all(c[key] == first[key] for key in ("dtype", "threads"))
+        case
+        for case in document["cases"]
+        if all(case[key] == firsts[case["optimizer"]][key] for key in ("dtype", "threads"))
     ]
-    optimizers = list(dict.fromkeys(case["optimizer"] for case in cases))
-    names = [OURS, LIMIT, FLOOR, *peers_of(document)]
+    optimizers = list(firsts)
+    names = [OURS, LIMIT, FLOOR, FLOAT32, *peers_of(document)]
     columns = min(_COLUMNS, len(optimizers))
     blocks = math.ceil(len(optimizers) / columns)
     with mpl.rc_context(

@@ -27,11 +27,13 @@ class Plan:
     command: str = ""
 
     def cases(self) -> list[tuple[Case, int]]:
-        """Return every case with its number of threads."""
-        return [
-            (Case(model, configuration, dtype), threads)
-            for dtype in self.dtypes
-            for threads in self.threads
-            for model in self.models
-            for configuration in self.optimizers
-        ]
+        """Return every case with its number of threads; what is for other dtypes only is measured with one of those."""
+        found: dict[tuple[str, str, torch.dtype, int], Case] = {}
+        for wanted in self.dtypes:
+            for threads in self.threads:
+                for model in self.models:
+                    for configuration in self.optimizers:
+                        dtype = configuration.dtype(wanted)
+                        key = (model.name, configuration.name, dtype, threads)
+                        found.setdefault(key, Case(model, configuration, dtype))
+        return [(case, threads) for (*_, threads), case in found.items()]

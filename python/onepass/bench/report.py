@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from onepass.bench.contestants import FLOOR, LIMIT, OURS
+from onepass.bench.contestants import FLOAT32, FLOOR, LIMIT, OURS
 from onepass.bench.peers import PEERS
 
 Document = dict[str, Any]
@@ -51,13 +51,16 @@ def table(document: Document, *, spread: bool = True) -> tuple[list[str], list[l
         "of limit",
         "x empty step",
     ]
+    reduced = any(FLOAT32 in results(case) for case in document["cases"])
+    if reduced:
+        headings.append("x float32")
     rows = []
     for case in document["cases"]:
         found = results(case)
         own = found[OURS]
         row = [case["title"], case["optimizer"], *(str(case[key]) for key in extra)]
         if "seconds" not in own:
-            rows.append([*row, own["status"], *[""] * (4 + len(peers) + 1)])
+            rows.append([*row, own["status"], *[""] * (4 + reduced + len(peers) + 1)])
             continue
         row += [
             duration(own["seconds"]["median"]),
@@ -66,6 +69,8 @@ def table(document: Document, *, spread: bool = True) -> tuple[list[str], list[l
             f"{found[LIMIT]['ratio']['median']:.2f}" if "ratio" in found[LIMIT] else "",
             number(1 / found[FLOOR]["ratio"]["median"]) if "ratio" in found[FLOOR] else "",
         ]
+        if reduced:
+            row.append(_inverse(found.get(FLOAT32, {}), spread))
         row += [_cell(found.get(name, {}), spread) for name in peers]
         smallest = best(case, PEERS)
         rows.append([*row, "" if smallest is None else number(smallest)])
@@ -80,6 +85,15 @@ def _cell(result: dict[str, Any], spread: bool) -> str:
     if spread:
         text += f" ({number(ratio['low'])} to {number(ratio['high'])})"
     return text + (" differs" if result["status"] == "differs" else "")
+
+
+def _inverse(result: dict[str, Any], spread: bool) -> str:
+    """Return our time in those of another: what is small is good."""
+    if "ratio" not in result:
+        return str(result.get("status", ""))
+    turned = {"median": "median", "low": "high", "high": "low"}
+    ratio = {name: 1 / result["ratio"][other] for name, other in turned.items()}
+    return _cell({**result, "ratio": ratio}, spread)
 
 
 def number(value: float) -> str:
