@@ -66,7 +66,10 @@ OPTIMIZERS: dict[str, Configuration] = {
 
 
 def _adamw(name: str, own: Mapping[str, Any], **more: Any) -> Configuration:
-    return replace(OPTIMIZERS["AdamW"], name=f"AdamW + {name}", own=own, **more)
+    plain = OPTIMIZERS["AdamW"]
+    # Clipped gradients are small. Packages put eps in different places, which must not show.
+    options = {**plain.options, "eps": 1e-12} if "max_grad_norm" in own else plain.options
+    return replace(plain, name=f"AdamW + {name}", options=options, own=own, **more)
 
 
 _CLIP = {"max_grad_norm": 1.0}
@@ -150,10 +153,17 @@ def _rounded(value: torch.Tensor, case: Case) -> torch.Tensor:
 
 
 def starting_values(case: Case) -> Iterator[torch.Tensor]:
-    """Yield the parameters that everyone starts from, uniform in [-1, 1): the same with every call."""
+    """Yield the parameters that everyone starts from, uniform in [-1, 1): the same with every call.
+
+    With L1 they stay away from 0, where its sign would turn the last bit of a result into all of a step.
+    """
     generator = torch.Generator().manual_seed(1)
+    gap = torch.tensor(2.0**-6)
     for shape in case.model.shapes:
-        yield _rounded(torch.rand(shape, generator=generator).mul_(2).sub_(1), case)
+        value = torch.rand(shape, generator=generator).mul_(2).sub_(1)
+        if "l1_decay" in case.configuration.own:
+            value.add_(gap.copysign(value))
+        yield _rounded(value, case)
 
 
 def _gradients(case: Case) -> Iterator[torch.Tensor]:

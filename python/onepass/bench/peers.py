@@ -101,7 +101,7 @@ def _optimi(configuration: Configuration, params: Params) -> Step:
     if configuration.kind == "SGD":
         options["torch_init"] = True
     else:
-        options |= {"betas": (0.9, 0.999), "eps": 1e-8}
+        options = {"betas": (0.9, 0.999), "eps": 1e-8, **options}
     step: Step = _load("optimi", configuration.kind)(params, **options).step
     return step
 

@@ -120,6 +120,11 @@ def notes(document: Document) -> list[str]:
             lines.append(
                 f"Against {title}: {mean:.2f} times as fast (geometric mean of {len(found)} pairs), slower in {slower}."
             )
+    if any(FLOAT32 in results(case) for case in document["cases"]):
+        lines.append(
+            "x float32: our time in steps of plain float32 from the same numbers. How numbers are kept in fewer bits is "
+            "every package's own: results have to be close, not the same."
+        )
     failures: dict[str, list[str]] = {}
     for case in document["cases"]:
         for name, result in results(case).items():

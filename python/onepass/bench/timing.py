@@ -20,7 +20,7 @@ Clock = Callable[[], float]
 FEWEST_ROUNDS = 3
 MOST_STEPS = 100_000
 _BLOCKS = 16
-"""The clock is read so often in a turn."""
+"""A turn has so many blocks of steps, between which the clock is read; the first of them are shorter."""
 _LONGEST_TURN = 4
 """A turn is cut short after so many times its length."""
 
@@ -126,12 +126,12 @@ def _choose_length(step: Step, watched: Watched, turn: float, clock: Clock) -> N
 
 def _take_turn(step: Step, watched: Watched, turn: float, clock: Clock) -> None:
     """Time the steps of a turn; cut it short where steps take far longer than they did at first."""
-    block = math.ceil(watched.steps_per_turn / _BLOCKS)
+    longest = math.ceil(watched.steps_per_turn / _BLOCKS)
     done, spent = 0, 0.0
     step()
     start = clock()
     while done < watched.steps_per_turn and (done == 0 or spent < _LONGEST_TURN * turn):
-        count = min(block, watched.steps_per_turn - done)
+        count = min(max(1, done), longest, watched.steps_per_turn - done)
         for _ in range(count):
             step()
         done += count
