@@ -10,15 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from onepass.bench import checking, contestants, memory
-from onepass.bench.cases import OPTIMIZERS, Case
+from onepass.bench.cases import OPTIMIZERS, OPTIONS, Case
 from onepass.bench.contestants import Contestant
 from onepass.bench.models import MODELS, OPTIONAL
 from onepass.bench.peers import PEERS, NotOffered, installed_peers
 
 MODEL_NAMES = [name for name in MODELS if name not in OPTIONAL]
 PEER_NAMES = [peer.name for peer in installed_peers()]
+CONFIGURATIONS = {**OPTIMIZERS, **OPTIONS}
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the peers
 
@@ -30,17 +32,21 @@ def _started(case: Case) -> tuple[Contestant, Any]:
     if free is not None and 2.5 * case.memory > free:
         pytest.skip(f"{2.5 * case.memory / 2**30:.0f} GiB of memory needed")
     own, optimizer = contestants.ours(case)
-    checking.first_steps(own)
+    checking.first_steps(case, own)
     return own, optimizer
 
 
-@pytest.fixture(
-    params=[f"{model}-{optimizer}" for model in MODEL_NAMES for optimizer in OPTIMIZERS]
-)
+def _check(case: Case, contestant: Contestant, own: Contestant) -> checking.Apart:
+    checking.first_steps(case, contestant)
+    return checking.difference(contestant, own, checking.tolerance(case, own))
+
+
+@pytest.fixture(params=[f"{model}-{name}" for model in MODEL_NAMES for name in CONFIGURATIONS])
 def case(request: pytest.FixtureRequest, benchmark: Any) -> Case:
-    model, optimizer = request.param.split("-", 1)
-    case = Case(MODELS[model], OPTIMIZERS[optimizer])
-    benchmark.group = f"{case.model.title}, {optimizer}"
+    model, name = request.param.split("-", 1)
+    configuration = CONFIGURATIONS[name]
+    case = Case(MODELS[model], configuration, configuration.dtype(torch.float32))
+    benchmark.group = f"{case.model.title}, {configuration.name}"
     benchmark.extra_info["bytes"] = case.bytes_per_parameter * case.model.parameters
     return case
 
@@ -53,8 +59,22 @@ def test_onepass(case: Case, benchmark: Benchmark) -> None:
 def test_limit(case: Case, benchmark: Benchmark) -> None:
     own, optimizer = _started(case)
     before = own.parameters[0].detach().clone()
-    benchmark(contestants.limit(case, own, optimizer).step)
+    try:
+        limit = contestants.limit(case, own, optimizer)
+    except NotOffered as reason:
+        pytest.skip(str(reason))
+    benchmark(limit.step)
     assert own.parameters[0].equal(before)
+
+
+def test_float32(case: Case, benchmark: Benchmark) -> None:
+    if not case.configuration.reduced:
+        pytest.skip("this is float32")
+    own, _ = _started(case)
+    plain = contestants.in_float32(case)
+    assert not _check(case, plain, own).too_far
+    del own
+    benchmark(plain.step)
 
 
 @pytest.mark.parametrize("name", PEER_NAMES)
@@ -64,11 +84,13 @@ def test_peer(case: Case, name: str, benchmark: Benchmark) -> None:
         peer = contestants.theirs(case, PEERS[name])
     except NotOffered as reason:
         pytest.skip(str(reason))
-    checking.first_steps(peer)
-    apart, allowed = checking.difference(peer, own), checking.tolerance(case, own)
-    if name == "deepspeed" and case.configuration.kind == "Adagrad" and apart > allowed:
+    apart = _check(case, peer, own)
+    if name == "deepspeed" and case.configuration.kind == "Adagrad" and apart.too_far:
         pytest.xfail("its scalar code forgets the state of the last elements, up to 15 of a tensor")
-    assert apart <= allowed
+    huge = case.model.name == "tensor64m"
+    if huge and case.configuration is OPTIONS["everything"] and apart.too_far:
+        pytest.xfail("torch's norm is a sum in float32, which loses digits over one huge tensor")
+    assert not apart.too_far, apart
     del own
     benchmark(peer.step)
 
