@@ -1,0 +1,115 @@
+"""A whole measurement: options on the command line, and the deadline."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from onepass import bench
+from onepass.bench import engine, report, session
+from onepass.bench.cases import OPTIMIZERS, OPTIONS
+from onepass.bench.models import MODELS
+from onepass.bench.peers import PEERS
+from onepass.bench.plan import Plan
+
+FAST = ["--models", "policy", "--rounds", "3", "--turn", "1e-5", "--threads", "1"]
+
+
+def measure(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run the command; return its JSON file. Picture and table are written and made again from that."""
+    files = [
+        f"--{kind}={folder / kind}.{end}" for kind, end in (("picture", "png"), ("table", "md"))
+    ]
+    assert bench.main([*FAST, *arguments, *files, "--json", str(folder / "b.json")]) == 0
+    table = (folder / "table.md").read_text()
+    assert bench.main(["--load", str(folder / "b.json"), *files]) == 0
+    assert (folder / "table.md").read_text() == table
+    loaded: dict[str, Any] = json.loads((folder / "b.json").read_text())
+    return loaded
+
+
+def test_options_in_json_and_table(tmp_path: Path) -> None:
+    found = measure(tmp_path, "--options", "all", "--peers", "torch-fused")
+    assert [case["optimizer"] for case in found["cases"]] == [f"AdamW + {name}" for name in OPTIONS]
+    cases = dict(zip(OPTIONS, found["cases"], strict=True))
+    everything = cases["everything"]
+    assert everything["own_options"] == {
+        "skip_nonfinite": True,
+        "max_grad_norm": 1.0,
+        "l1_decay": 1e-3,
+        "l1_mode": "subgradient",
+        "ema_decay": 0.999,
+    }
+    assert everything["grad_scale"] == 1024
+    assert cases["bf16-states"]["own_options"] == {"state_dtype": "torch.bfloat16"}
+    assert (cases["master-weights"]["dtype"], cases["clip"]["dtype"]) == ("bfloat16", "float32")
+    assert report.results(cases["8bit-states"])["torch-fused"]["status"] == "not offered"
+    headings, rows = report.table(found)
+    assert "x float32" in headings
+    assert all(len(row) == len(headings) for row in rows)
+    by_name = {row[1]: dict(zip(headings, row, strict=True)) for row in rows}
+    master, clip = by_name["AdamW + master-weights"], by_name["AdamW + clip"]
+    slower = report.results(cases["master-weights"])["onepass-float32"]["ratio"]
+    assert master["x float32"].startswith(report.number(1 / slower["median"]))
+    assert master["best peer"] == master["torch fused"].replace("-", "") == ""
+    assert clip["x float32"] == clip["of limit"] == ""
+    assert clip["best peer"]
+    assert any(note.startswith("x float32:") for note in report.notes(found))
+
+
+def test_options_beside_optimizers(tmp_path: Path) -> None:
+    peers = ("--peers", "torch-fused")
+    found = measure(tmp_path, "--options", "ema", "--optimizers", "SGD", *peers)
+    assert [case["optimizer"] for case in found["cases"]] == ["SGD", "AdamW + ema"]
+    assert "x float32" not in report.table(found)[0]
+
+
+def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["--options", "lion"])
+    message = "--options: unknown name 'lion'; there are everything, clip"
+    assert message in capsys.readouterr().err
+
+
+def plan(deadline: float | None) -> Plan:
+    optimizers = [OPTIMIZERS[name] for name in ("SGD", "Momentum", "Adam")]
+    peers = [PEERS["torch-fused"]]
+    return Plan(
+        *([MODELS["policy"]], optimizers, peers, [torch.float32], [1], 3, 1e-5), deadline=deadline
+    )
+
+
+def test_nothing_begins_after_the_deadline() -> None:
+    found = session.run(plan(time.perf_counter() - 1))
+    assert found["cases"] == []
+    assert found["left_out"] == [f"RL policy / {name}" for name in ("SGD", "Momentum", "Adam")]
+    assert len(session.run(plan(None))["cases"]) == 3
+
+
+def test_a_case_that_would_end_too_late_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes 10 seconds up to the fewest rounds, and would go on for longer: the third does not fit into 25."""
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def run_case(
+        *_: Any, deadline: float, progress: Callable[[], None], **__: Any
+    ) -> dict[str, Any]:
+        for _round in range(5):
+            now[0] += 10 / 3
+            progress()
+            if _round >= 2 and now[0] > deadline:
+                break
+        return {}
+
+    monkeypatch.setattr(engine, "run_case", run_case)
+    monkeypatch.setattr(engine, "as_json", lambda case, *_: case.configuration.name)
+    found = session.run(plan(100.0 + 25))
+    assert found["cases"] == ["SGD", "Momentum"]
+    assert found["left_out"] == ["RL policy / Adam"]
+    assert now[0] == pytest.approx(120)
