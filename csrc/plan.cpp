@@ -11,13 +11,10 @@
 namespace onepass {
 namespace {
 
-using Prepare = Prepared (*)(const double*, double);
-
 template <class List>
 struct RuleTable;
 template <template <class> class... Rule>
 struct RuleTable<RuleList<Rule...>> {
-  static constexpr Prepare prepare[] = {Rule<double>::prepare...};
   static constexpr int states[] = {Rule<double>::states...};
 };
 using Table = RuleTable<Rules>;
@@ -57,35 +54,30 @@ const std::vector<RuleInfo>& rules() {
 }
 
 void Plan::clear() {
+  groups_.clear();
   segments_.clear();
   scalars_.clear();
-  prepared_for_.clear();
+  origins_.clear();
   strided_.clear();
   elements_ = 0;
   in_order_ = false;
 }
 
 void Plan::begin_group(const Group& group) {
-  group_ = group;
+  groups_.push_back(group);
   group_start_ = scalars_.size();
 }
 
-uint32_t Plan::scalars_for(double t, bool new_average) {
-  const std::pair<double, bool> wanted{t, new_average};
-  for (size_t i = scalars_.size(); i-- > group_start_;) {
-    if (prepared_for_[i] == wanted) return static_cast<uint32_t>(i);
+uint32_t Plan::scalars_for(const StepNumber& t, bool new_average) {
+  for (size_t i = t.count == nullptr ? scalars_.size() : group_start_; i-- > group_start_;) {
+    if (origins_[i].t == t && origins_[i].new_average == new_average) return static_cast<uint32_t>(i);
   }
-  Scalars scalars = group_.scalars;
-  const Prepared prepared = Table::prepare[group_.rule](group_.hyper, t);
-  std::copy(std::begin(prepared.rule), std::end(prepared.rule), scalars.rule);
-  scalars.threshold = prepared.rate * group_.l1_decay;
-  scalars.ema_weight = new_average ? 1 : group_.ema_weight;
-  scalars_.push_back(scalars);
-  prepared_for_.push_back(wanted);
+  origins_.push_back({static_cast<uint32_t>(groups_.size() - 1), t, new_average});
+  scalars_.push_back(t.count == nullptr ? scalars_of(groups_.back(), t.known, new_average) : Scalars{});
   return static_cast<uint32_t>(scalars_.size() - 1);
 }
 
-void Plan::add(const Operands& operands, double t, bool new_average) {
+void Plan::add(const Operands& operands, const StepNumber& t, bool new_average) {
   Segment segment{};
   segment.count = operands.view[param].count();
   if (segment.count == 0) return;
@@ -95,7 +87,7 @@ void Plan::add(const Operands& operands, double t, bool new_average) {
     segment.dtype[k] = operands.view[k].dtype;
   }
   std::copy(std::begin(operands.scale), std::end(operands.scale), segment.scale);
-  segment.rule = static_cast<uint8_t>(group_.rule);
+  segment.rule = static_cast<uint8_t>(groups_.back().rule);
   segment.states = static_cast<uint8_t>(operands.states);
   segment.quantised = operands.quantised;
   segment.scalars = scalars_for(t, new_average);

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "element.hpp"
 #include "numeric.hpp"
 #include "rules.hpp"
 
@@ -13,7 +14,7 @@ namespace {  // internal linkage: see numeric.hpp
 template <class T>
 struct Plain {
   T* at;
-  explicit Plain(void* data, void* = nullptr) : at(static_cast<T*>(data)) {}
+  ONEPASS_DEVICE explicit Plain(void* data, void* = nullptr) : at(static_cast<T*>(data)) {}
   auto load(int64_t i) const { return widen(at[i]); }
   template <class C>
   void store(int64_t i, C x) const {
@@ -45,9 +46,7 @@ template <template <class> class Rule, class C, class P, class G, class S, int..
 inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::integer_sequence<int, K...>) {
   const Rule<C> rule(scalars.rule);
   const C scale = static_cast<C>(scalars.scale);
-  const C coupled = static_cast<C>(scalars.coupled);
-  const C shrink = static_cast<C>(scalars.shrink);
-  const bool decay = scalars.coupled != 0;  // 0 * infinity must not reach the gradient
+  const Decay<C> decay(scalars);
 
   const P params(data[param], data[master]);
   const Plain<G> grads(data[grad]);
@@ -56,8 +55,7 @@ inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::int
     C p = params.load(i);
     C g = scale * grads.load(i);
     [[maybe_unused]] C state[] = {static_cast<C>(states[K].load(i))..., C{}};
-    g = decay ? g + coupled * p : g;
-    p = p * shrink;
+    decay(p, g);
     rule(p, g, state[K]...);
     (states[K].store(i, state[K]), ...);
     params.store(i, p);

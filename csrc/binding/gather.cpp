@@ -21,17 +21,9 @@ Group read_numbers(const py::tuple& group) {
   Group out{};
   out.rule = group[1].cast<int>();
   if (out.rule < 0 || static_cast<size_t>(out.rule) >= rules().size()) throw py::value_error("rule: unknown number");
-  out.scalars.scale = number();
-  out.scalars.clamp = number();
-  out.scalars.coupled = number();
-  out.scalars.subgradient = number();
-  out.scalars.anchor_slope = number();
-  out.scalars.anchor_pull = number();
-  out.scalars.shrink = number();
-  out.l1_decay = number();
-  out.ema_weight = number();
-  out.scalars.stochastic = number() != 0;
-  for (double& hyper : out.hyper) hyper = next < numbers.size() ? number() : 0;
+  for (int i = 0; i < Group::numbers; ++i) {
+    out.number[i] = i <= Group::hyper || next < numbers.size() ? number() : 0;
+  }
   if (next != numbers.size()) throw py::value_error("numbers: too many");
   return out;
 }

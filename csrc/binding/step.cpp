@@ -109,8 +109,8 @@ void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& gr
 
   for (size_t g = 0; g < groups.size(); ++g) {
     GroupView group(groups[g].cast<py::tuple>());
-    group.numbers.scalars.seed = request.seed;
-    group.numbers.scalars.draw = request.draw;
+    group.numbers.seed = request.seed;
+    group.numbers.draw = request.draw;
     scratch.plan.begin_group(group.numbers);
     const size_t size = group.params.size();
     if (memory.entries.size() < first + size) memory.entries.resize(first + size);

@@ -77,9 +77,8 @@ def step(
     """Do one step for all groups, or none of it and return why.
 
     A group is `(params, rule, keys, counted, numbers, extras)`: the list of parameters, the rule's number, the
-    names of its states in `state[parameter]`, whether a "step" is kept beside them, the numbers `(scale, clamp,
-    coupled, subgradient, anchor_slope, anchor_pull, shrink, l1_decay, ema_weight, stochastic, *hyper)` (csrc/segment.hpp, csrc/rules.hpp),
-    and `(names of the scales of 8-bit states, name of the average or None, name of the master or
+    names of its states in `state[parameter]`, whether a "step" is kept beside them, the numbers of
+    csrc/prepare.hpp, the learning rate and the other numbers of the rule (csrc/rules.hpp) last, and `(names of the scales of 8-bit states, name of the average or None, name of the master or
     None, name of the anchor or None)`.
 
     A `dry` step only looks: it writes nothing. `first_steps` holds the uncounted parameters for which this is the

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Group = dict[str, Any]
 
 _NO_EXTRAS = states.Extras()
-_IDLE = (1.0, math.inf, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, False)
+_IDLE = (1.0, math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, False, 0.0)
 NOTHING: tuple[Any, ...] = ([], 0, (), False, _IDLE, _NO_EXTRAS)
 """A group without parameters, in the place of one that is not for the kernels."""
 
@@ -49,8 +49,8 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
         0.0 if decoupled else decay,
         0.0 if proximal else l1,
         0.0 if decoupled else anchor,
-        lr * anchor if decoupled else 0.0,
-        1.0 - lr * decay if decoupled else 1.0,
+        anchor if decoupled else 0.0,
+        decay if decoupled else 0.0,
         l1 if proximal else 0.0,
         0.0 if average is None else 1.0 - average,
         get("rounding") == "stochastic",
