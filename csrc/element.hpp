@@ -1,4 +1,4 @@
-// The steps that ONE element takes around its rule, in their order: small functors, their scalars in the compute type.
+// The steps that ONE element takes on its way, in their order: small functors, their scalars in the compute type.
 #pragma once
 
 #include "device.hpp"
@@ -30,6 +30,12 @@ ONEPASS_DEVICE inline bool needs_preparation(const Scalars& scalars) {
   return scalars.subgradient != 0 || scalars.clamp < infinity;
 }
 
+// Whether a segment needs neither the steps before the decay nor those after the rule, nor any help with its layout.
+ONEPASS_DEVICE inline bool is_simple(const Segment& segment, const Scalars& scalars) {
+  return segment.strided == nullptr && !segment.has(ema) && !segment.has(anchor) && !segment.quantised &&
+         scalars.threshold == 0 && !scalars.stochastic && !needs_preparation(scalars);
+}
+
 // Decay towards an anchor (L2-SP; Li, Grandvalet & Davoine, 2018): in the gradient, or decoupled from it.
 template <class C>
 struct Pull {
@@ -55,6 +61,22 @@ struct Decay {
   ONEPASS_DEVICE void operator()(C& p, C& g) const {
     g = couples ? g + coupled * p : g;
     p = p * shrink;
+  }
+};
+
+// Scale, decay, rule: all that a step without further options is.
+template <template <class> class Rule, class C>
+struct Update {
+  C scale;
+  Decay<C> decay;
+  Rule<C> rule;
+  ONEPASS_DEVICE explicit Update(const Scalars& scalars)
+      : scale(static_cast<C>(scalars.scale)), decay(scalars), rule(scalars.rule) {}
+  template <class... State>
+  ONEPASS_DEVICE void operator()(C& p, C g, State&... state) const {
+    g = scale * g;
+    decay(p, g);
+    rule(p, g, state...);
   }
 };
 

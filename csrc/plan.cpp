@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "norm.hpp"
 #include "parallel.hpp"
 #include "rules.hpp"
 #include "tile.hpp"
@@ -28,9 +29,6 @@ constexpr int64_t largest_chunk = 65536, smallest_chunk = 4096;
 int useful_threads(int64_t elements) {
   return static_cast<int>(std::min<int64_t>(available_threads(), std::max<int64_t>(1, elements / elements_per_thread)));
 }
-
-// Elements that are summed in a fixed order, whatever the number of threads.
-constexpr int64_t norm_block = 65536;
 
 // A small tensor is done before the hardware sees where the next one lies.
 constexpr int segments_ahead = 4;
@@ -106,12 +104,16 @@ std::vector<Segment>::const_iterator Plan::segment_at(int64_t place) const {
 }
 
 double Plan::square_sum(const Isa& isa) const {
-  const int64_t blocks = (elements_ + norm_block - 1) / norm_block;
-  std::vector<double> sums(static_cast<size_t>(blocks));
-  parallel_for(elements_, norm_block, useful_threads(elements_), [&](int64_t begin, int64_t end) {
-    sums[static_cast<size_t>(begin / norm_block)] = isa.square_sum(&*segment_at(begin), begin, end);
+  std::vector<double> sums(static_cast<size_t>((elements_ + norm_block - 1) / norm_block));
+  parallel_for(elements_, 8 * norm_block, useful_threads(elements_), [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end; at += norm_block) {
+      const int64_t stop = std::min(end, at + norm_block);
+      sums[static_cast<size_t>(at / norm_block)] = isa.square_sum(&*segment_at(at), at, stop);
+    }
   });
-  return std::accumulate(sums.begin(), sums.end(), 0.0);
+  double lanes[norm_lanes] = {};
+  for (size_t i = 0; i < sums.size(); ++i) lanes[i % norm_lanes] += sums[i];
+  return fold(lanes);
 }
 
 bool Plan::has_finite_gradients() const {
@@ -130,17 +132,19 @@ void Plan::scale_gradients(double factor) {
   for (Scalars& scalars : scalars_) scalars.scale *= factor;
 }
 
-void Plan::settle_order(uint64_t& disjoint) {
-  if (useful_threads(elements_) == 1) return;
+bool Plan::is_disjoint(uint64_t& disjoint) const {
   uint64_t fingerprint = 1;
   for (const Segment& segment : segments_) {
     const uint64_t place = reinterpret_cast<uintptr_t>(segment.data[param]) + static_cast<uint64_t>(segment.count) * 31;
     fingerprint = (fingerprint ^ place) * 0x9E3779B97F4A7C15u;
   }
-  if (fingerprint == disjoint) return;
-  in_order_ = has_shared_memory();
-  if (!in_order_) disjoint = fingerprint;
+  if (fingerprint == disjoint) return true;
+  if (has_shared_memory()) return false;
+  disjoint = fingerprint;
+  return true;
 }
+
+void Plan::settle_order(uint64_t& disjoint) { in_order_ = useful_threads(elements_) > 1 && !is_disjoint(disjoint); }
 
 bool Plan::has_shared_memory() const {
   std::vector<std::pair<uintptr_t, uintptr_t>> ranges;  // first byte, byte after the last

@@ -43,8 +43,11 @@ class Plan {
   // Multiplies all gradients on their way to the rules.
   void scale_gradients(double factor);
 
+  // No parameters share memory. `disjoint` remembers the addresses of those of which that is known.
+  bool is_disjoint(uint64_t& disjoint) const;
+
   // To be called before `run`. Threads take tensors in any order, unless parameters share memory (tied by `data`): then
-  // one thread takes them in turn. `disjoint` remembers the addresses of parameters that do not.
+  // one thread takes them in turn.
   void settle_order(uint64_t& disjoint);
 
   // Updates everything, in one parallel region.

@@ -10,8 +10,8 @@ namespace onepass {
 // A number of a group that stands in the memory of a device, as a float or a double, and is read there in each step.
 struct OnDevice {
   const void* at;
-  bool is_double;
-  int place;  // of the number
+  int32_t is_double;
+  int32_t place;  // of the number
 };
 
 struct Group {
@@ -31,8 +31,8 @@ struct Group {
     numbers = hyper + 8
   };
   double number[numbers];
-  int rule;
-  int on_device;  // how many of these there are
+  int32_t rule;
+  int32_t on_device;  // how many of these there are
   OnDevice device[6];
   uint64_t seed, draw;  // of stochastic rounding
 };

@@ -62,6 +62,7 @@ struct Segment {
   uint8_t rule;
   uint8_t states;
   bool quantised;
+  int8_t head;             // elements before the first where all operands can be read in vectors; -1: there is none
   uint32_t scalars;        // index into the plan's list
   const Strided* strided;  // null: all operands are dense in the same order
   int64_t count;           // elements

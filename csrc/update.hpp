@@ -17,8 +17,8 @@ class Staged {
     prepares_ = needs_preparation(scalars) || segment.has(anchor);
     if (prepares_) swept_.scale = 1;
     constexpr bool single = sizeof(C) == sizeof(float);
-    sweep_ = (single ? combinations[0] : combinations[1]).by_rule[segment.rule];
-    const Dtype compute = (single ? combinations[0] : combinations[1]).param;
+    sweep_ = sweeps[single ? 0 : 1][segment.rule];
+    const Dtype compute = single ? Dtype::f32 : Dtype::f64;
     for (int k = 0; k < master; ++k) {
       const bool altered = (k == grad && prepares_) || (k == param && segment.has(master));
       buffered_[k] = altered || segment.strided != nullptr || segment.dtype[k] != compute;
@@ -135,15 +135,13 @@ void staged(const Segment& segment, const Scalars& scalars, int64_t begin, int64
 }
 
 inline void update(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
-  const bool simple = segment.strided == nullptr && !segment.has(ema) && !segment.has(anchor) && !segment.quantised &&
-                      scalars.threshold == 0 && !scalars.stochastic && !needs_preparation(scalars);
-  const Combination* const direct = simple ? combination_of(segment) : nullptr;
-  if (direct != nullptr) {
+  const int direct = is_simple(segment, scalars) ? combination_of(segment) : -1;
+  if (direct >= 0) {
     void* data[max_operands] = {};
     for (int k = 0; k < max_operands; ++k) {
       if (segment.has(k)) data[k] = static_cast<char*>(segment.data[k]) + begin * size_of(segment.dtype[k]);
     }
-    direct->by_rule[segment.rule](data, end - begin, scalars);
+    sweeps[direct][segment.rule](data, end - begin, scalars);
   } else if (segment.dtype[param] == Dtype::f64) {
     staged<double>(segment, scalars, begin, end);
   } else {

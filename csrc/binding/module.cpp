@@ -47,7 +47,13 @@ PYBIND11_MODULE(_core, m) {
       },
       "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a, "first_averages"_a, "seed"_a,
       "draw"_a);
-  m.def("measure", &onepass::measure, "reader"_a, "params"_a, "clip"_a);
+  m.def(
+      "measure",
+      [](onepass::Reader& reader, const py::list& params, onepass::Clip& clip) {
+        onepass::Memory none;
+        onepass::measure(reader, none, params, clip, {});
+      },
+      "reader"_a, "params"_a, "clip"_a);
   m.def("quantise", &onepass::quantise_state, "reader"_a, "values"_a, "codes"_a, "scales"_a, "kind"_a, "back"_a);
   m.def("use_huge_pages", &onepass::use_huge_pages, "address"_a, "bytes"_a);
 

@@ -1,0 +1,12 @@
+// What tests may ask of the device that is the host itself.
+#pragma once
+
+namespace onepass::device {
+
+// Whether work waits, as it does in a stream, until something asks for its result.
+void defer(bool on);
+
+// Does what waits.
+void run_waiting();
+
+}  // namespace onepass::device
