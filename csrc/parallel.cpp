@@ -34,8 +34,13 @@ void parallel_for(int64_t total, int64_t grain, [[maybe_unused]] int threads,
 #ifdef _OPENMP
   threads = static_cast<int>(std::min<int64_t>(threads, pieces));
   if (threads > 1) {
+    if (pieces == threads) {
+#pragma omp parallel for schedule(static, 1) num_threads(threads)
+      for (int64_t i = 0; i < pieces; ++i) piece(i);
+    } else {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int64_t i = 0; i < pieces; ++i) piece(i);
+      for (int64_t i = 0; i < pieces; ++i) piece(i);
+    }
     return;
   }
 #endif

@@ -25,6 +25,8 @@ static_assert(std::size(Table::states) == std::size(rule_names));
 constexpr int64_t elements_per_thread = 32768;
 // Long enough for the hardware's prefetchers, short enough to balance.
 constexpr int64_t largest_chunk = 65536, smallest_chunk = 4096;
+// Up to here a thread's share of a step stays in its core's cache: it gets the same one in every step.
+constexpr int64_t largest_share = 262144;
 
 int useful_threads(int64_t elements) {
   return static_cast<int>(std::min<int64_t>(available_threads(), std::max<int64_t>(1, elements / elements_per_thread)));
@@ -170,9 +172,10 @@ bool Plan::has_shared_memory() const {
 template <class Kernel>
 void Plan::each_stretch(const Kernel& kernel) const {
   const int threads = in_order_ ? 1 : useful_threads(elements_);
-  const int64_t chunk = threads == 1 ? std::max<int64_t>(1, elements_)
-                                     : std::clamp(elements_ / (8 * threads), smallest_chunk, largest_chunk) /
-                                           smallest_chunk * smallest_chunk;
+  const int64_t share = std::max<int64_t>(1, (elements_ + threads - 1) / threads);
+  const int64_t chunk =
+      share <= largest_share ? share
+                             : std::clamp(share / 8, smallest_chunk, largest_chunk) / smallest_chunk * smallest_chunk;
   parallel_for(elements_, chunk, threads, [&](int64_t begin, int64_t end) {
     for (auto segment = segment_at(begin); segment != segments_.end() && segment->start < end; ++segment) {
       if (segments_.end() - segment > segments_ahead) prefetch(segment[segments_ahead]);

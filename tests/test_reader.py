@@ -1,6 +1,8 @@
-"""Where torch has no DLPack exchange table, tensors are read through their attributes: with the same results."""
+"""Tensors are read natively, through torch's DLPack exchange table or through attributes: with the same results."""
 
 from __future__ import annotations
+
+import sys
 
 import pytest
 import torch
@@ -12,21 +14,31 @@ from tests import cases, tolerances
 from tests.cases import Case
 from tests.helpers import expected_step, gradients, parameters, twin
 
+WAYS = {
+    "dlpack": {"use_native": False},
+    "attributes": {"use_native": False, "use_dlpack": False},
+}
 
-@pytest.fixture
-def _by_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = make_reader(use_dlpack=False)
-    assert not reader.uses_dlpack
+
+@pytest.fixture(params=WAYS)
+def _other_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = make_reader(**WAYS[request.param])
+    assert not reader.uses_native
+    assert reader.uses_dlpack == (
+        request.param == "dlpack" and hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+    )
     monkeypatch.setattr(onepass.optim.base, "READER", reader)
 
 
-def test_dlpack_is_used_where_torch_has_it() -> None:
+def test_the_best_way_is_used() -> None:
     assert READER.uses_dlpack == hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+    if sys.platform == "linux" and torch.__version__.startswith("2.13."):
+        assert READER.uses_native
 
 
 @cases.all_dtypes
 @cases.rules
-@pytest.mark.usefixtures("_by_attributes")
+@pytest.mark.usefixtures("_other_way")
 def test_formula(case: Case, dtype: torch.dtype) -> None:
     params = parameters([(67,), (), (0,), (3, 4), (1,), (2, 0, 3)], dtype)
     params.append(nn.Parameter(torch.randn(5, 9).to(dtype).t()))
@@ -42,15 +54,15 @@ def test_formula(case: Case, dtype: torch.dtype) -> None:
 
 
 @cases.classes
-def test_both_ways_in_turn(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_ways_in_turn(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = parameters([(67,), (3, 4)])
     plain = twin(ours)
     optimizer, reference = case.ours(ours), case.ours(plain)
-    other = make_reader(use_dlpack=False)
-    for step in range(4):
+    readers = [READER, *(make_reader(**way) for way in WAYS.values())]
+    for step in range(6):
         gradients(ours, plain)
         with monkeypatch.context() as context:
-            context.setattr(onepass.optim.base, "READER", other if step % 2 else READER)
+            context.setattr(onepass.optim.base, "READER", readers[step % 3])
             optimizer.step()
         reference.step()
     for p, q in zip(ours, plain, strict=True):
@@ -61,7 +73,7 @@ def test_both_ways_in_turn(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     "ignore:Sparse invariant checks:UserWarning"
 )  # torch's own, in its Adagrad
 @cases.classes
-@pytest.mark.usefixtures("_by_attributes")
+@pytest.mark.usefixtures("_other_way")
 def test_what_is_not_covered_falls_back(case: Case) -> None:
     """Complex numbers, other devices, sparse gradients."""
     c = nn.Parameter(torch.ones(3, dtype=torch.complex64))
@@ -83,7 +95,7 @@ def test_what_is_not_covered_falls_back(case: Case) -> None:
         assert not torch.equal(p, before)
 
 
-@pytest.mark.usefixtures("_by_attributes")
+@pytest.mark.usefixtures("_other_way")
 def test_errors() -> None:
     (p, q) = parameters([(5,), (4,)])
     optimizer = cases.BY_ID["adam"].ours([p, q])
@@ -100,10 +112,57 @@ def test_errors() -> None:
     tolerances.exact(p, before)
 
 
-@pytest.mark.usefixtures("_by_attributes")
+@pytest.mark.usefixtures("_other_way")
 def test_lazily_negated_gradient() -> None:
     p = nn.Parameter(torch.zeros(4))
     p.grad = torch.complex(torch.zeros(4), torch.ones(4)).conj().imag
     assert p.grad.is_neg()
     cases.BY_ID["sgd"].ours([p], lr=1.0).step()
     assert p.tolist() == [1.0] * 4
+
+
+def test_lazily_negated_gradient_in_one_piece() -> None:
+    p = nn.Parameter(torch.zeros(4))
+    p.grad = torch._neg_view(torch.ones(4))
+    cases.BY_ID["sgd"].ours([p], lr=1.0).step()
+    assert p.tolist() == [1.0] * 4
+
+
+@cases.classes
+def test_swapped_tensors(case: Case) -> None:
+    """`torch.utils.swap_tensors` exchanges what two Python objects hold, of parameters and of states."""
+    (p,) = parameters([(5,)])
+    (q,) = twin([p])
+    optimizer, reference = case.ours([p]), case.ours([q])
+    for step in range(4):
+        p.grad = None
+        if step == 2:
+            torch.utils.swap_tensors(p, nn.Parameter(p.detach().clone()))  # type: ignore[no-untyped-call]
+            for value in optimizer.state[p].values():
+                if isinstance(value, torch.Tensor):
+                    torch.utils.swap_tensors(value, value.clone())  # type: ignore[no-untyped-call]
+        gradients([p], [q])
+        optimizer.step()
+        reference.step()
+    tolerances.exact(p, q)
+
+
+def test_states_change_their_places() -> None:
+    """A group that is to have a state from now on does not take that of its neighbour."""
+    params = parameters([(5,)] * 4)
+    plain = twin(params)
+    optimizer, reference = (
+        library.SGD(
+            [{"params": own[:1], "momentum": 0.0}, {"params": own[1:]}], lr=0.1, momentum=0.9
+        )
+        for library, own in ((onepass, params), (torch.optim, plain))
+    )
+    for step in range(6):
+        if step == 3:
+            for each in (optimizer, reference):
+                each.param_groups[0]["momentum"] = 0.9
+        gradients(params[1:], plain[1:])
+        optimizer.step()
+        reference.step()
+    for p, q in zip(params, plain, strict=True):
+        torch.testing.assert_close(p, q, **tolerances.accumulated(6))

@@ -49,7 +49,7 @@ def info() -> dict[str, str]:
         ),
         "threads": str(_core.available_threads()),
         "CUDA": _cuda(),
-        "tensors read through": "DLPack exchange table" if READER.uses_dlpack else "attributes",
+        "tensors read through": _reading(),
         "OpenMP runtime": _openmp(),
     }
 
@@ -123,6 +123,12 @@ def _instruction_set() -> str:
 def _cuda() -> str:
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return f"not built in; torch finds {', '.join(devices) or 'no device'}"
+
+
+def _reading() -> str:
+    if READER.uses_native:
+        return "libtorch's own functions"
+    return "DLPack exchange table" if READER.uses_dlpack else "attributes"
 
 
 def _openmp() -> str:
