@@ -14,6 +14,16 @@ namespace {  // internal linkage: see numeric.hpp
 constexpr int lane_elements = 8;
 static_assert(lane_elements * warp_lanes == quantised_block);
 
+// One element, wherever it lies. Called rather than inlined: divisions are long.
+template <class T>
+ONEPASS_DEVICE ONEPASS_CALLED T load_one(const Segment& segment, int k, int64_t i) {
+  return static_cast<const T*>(segment.data[k])[segment.strided != nullptr ? offset_of(*segment.strided, k, i) : i];
+}
+template <class T>
+ONEPASS_DEVICE ONEPASS_CALLED void store_one(const Segment& segment, int k, int64_t i, T x) {
+  static_cast<T*>(segment.data[k])[segment.strided != nullptr ? offset_of(*segment.strided, k, i) : i] = x;
+}
+
 // The elements of one lane: `compute` reads them and does the arithmetic, `write` puts them back. Between the two, the
 // lanes of a warp agree on the largest magnitudes of states in 8 bits.
 template <class C>
@@ -53,7 +63,7 @@ class Lane {
   // Of state k, in bits that sort as the magnitudes do.
   ONEPASS_DEVICE uint32_t largest(int k) const {
     uint32_t found = 0;
-    ONEPASS_UNROLL
+    ONEPASS_UNROLL_SINGLE
     for (int j = 0; j < lane_elements; ++j) {
       const uint32_t bits = j < n_ ? magnitude_bits(value_[first_state + k][j]) : 0;
       found = found > bits ? found : bits;
@@ -80,7 +90,7 @@ class Lane {
  private:
   template <class Do>
   ONEPASS_DEVICE void each(const Do& act) {
-    ONEPASS_UNROLL
+    ONEPASS_UNROLL_SINGLE
     for (int j = 0; j < lane_elements; ++j) act(j);
   }
 
@@ -95,16 +105,6 @@ class Lane {
     ((i++ == segment_.rule ? run<Rule>(scalars, std::make_integer_sequence<int, Rule<C>::states>{}) : void()), ...);
   }
 
-  // Calls act(element in memory, j) for all elements of operand k.
-  template <class T, class Do>
-  ONEPASS_DEVICE void each_in_memory(int k, const Do& act) const {
-    T* const base = static_cast<T*>(segment_.data[k]);
-    const Strided* const strided = segment_.strided;
-    ONEPASS_UNROLL
-    for (int j = 0; j < lane_elements; ++j) {
-      if (j < n_) act(base[strided != nullptr ? offset_of(*strided, k, at_ + j) : at_ + j], j);
-    }
-  }
   template <class T>
   ONEPASS_DEVICE bool is_pack(int k) const {
     const auto address = reinterpret_cast<uintptr_t>(static_cast<T*>(segment_.data[k]) + at_);
@@ -117,7 +117,10 @@ class Lane {
       ONEPASS_UNROLL
       for (int j = 0; j < lane_elements; ++j) out[j] = convert(pack.at[j]);
     } else {
-      each_in_memory<const T>(k, [&](const T& x, int j) { out[j] = convert(x); });
+      ONEPASS_UNROLL
+      for (int j = 0; j < lane_elements; ++j) {
+        if (j < n_) out[j] = convert(load_one<T>(segment_, k, at_ + j));
+      }
     }
   }
   template <class T>
@@ -125,7 +128,10 @@ class Lane {
     if (is_pack<T>(k)) {
       store_pack(static_cast<T*>(segment_.data[k]) + at_, pack);
     } else {
-      each_in_memory<T>(k, [&](T& x, int j) { x = pack.at[j]; });
+      ONEPASS_UNROLL
+      for (int j = 0; j < lane_elements; ++j) {
+        if (j < n_) store_one(segment_, k, at_ + j, pack.at[j]);
+      }
     }
   }
   template <class T>

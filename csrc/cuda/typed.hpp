@@ -39,18 +39,27 @@ struct Typed {
     const int64_t head = segment.head < 0 ? end - begin : segment.head;  // chunks begin at multiples of the width
     const int64_t first = begin + head < end ? begin + head : end;
     const int64_t vectors = (end - first) / width;
+    ONEPASS_ROLLED
     for (int64_t i = begin + thread; i < first; i += threads) one(i);
+    ONEPASS_ROLLED
     for (int64_t v = thread; v < vectors; v += threads) {
       const int64_t at = first + v * width;
-      C p[width], g[width], state[sizeof...(K) + 1][width];
-      params.load(at, p);
-      grads.load(at, g);
-      (states[K].load(at, state[K]), ...);
+      auto ps = params.template load_vector<width>(at);
+      const auto gs = grads.template load_vector<width>(at);
+      [[maybe_unused]]
+      typename States::template Vector<width> ss[] = {states[K].template load_vector<width>(at)..., {}};
       ONEPASS_UNROLL
-      for (int j = 0; j < width; ++j) step(p[j], g[j], state[K][j]...);
-      (states[K].store(at, state[K]), ...);
-      params.store(at, p);
+      for (int j = 0; j < width; ++j) {
+        C p = ps.get(j);
+        [[maybe_unused]] C state[] = {static_cast<C>(ss[K].get(j))..., C{}};
+        step(p, static_cast<C>(gs.get(j)), state[K]...);
+        (ss[K].set(j, state[K]), ...);
+        ps.set(j, p);
+      }
+      (states[K].store_vector(at, ss[K]), ...);
+      params.store_vector(at, ps);
     }
+    ONEPASS_ROLLED
     for (int64_t i = first + vectors * width + thread; i < end; i += threads) one(i);
   }
 

@@ -1,12 +1,20 @@
 // Several elements of an operand at once, in loads and stores of 16 bytes.
 #pragma once
 
+#include <type_traits>
+
 #include "access.hpp"
 
 #ifdef __CUDACC__
 #define ONEPASS_UNROLL _Pragma("unroll")
+#define ONEPASS_ROLLED _Pragma("unroll 1")
+#define ONEPASS_UNROLL_SINGLE _Pragma("unroll (sizeof(C) == sizeof(float) ? 8 : 1)")  // double has too few registers
+#define ONEPASS_CALLED __noinline__
 #else
 #define ONEPASS_UNROLL
+#define ONEPASS_ROLLED
+#define ONEPASS_UNROLL_SINGLE
+#define ONEPASS_CALLED
 #endif
 
 namespace onepass {
@@ -54,56 +62,61 @@ ONEPASS_DEVICE inline void store_pack(T* to, const Pack<T, n>& pack) {
   for (int i = 0; i < Pack<T, n>::words; ++i) reinterpret_cast<Word*>(to)[i] = raw.word[i];
 }
 
+// Vectors of an operand: as they are in memory, until an element is asked for.
 template <class Access>
 struct Vectors;
 
 template <class T>
 struct Vectors<Plain<T>> : Plain<T> {
   using Plain<T>::Plain;
-  using Plain<T>::load;
-  using Plain<T>::store;
-  template <class C, int n>
-  ONEPASS_DEVICE void load(int64_t i, C (&out)[n]) const {
-    const Pack<T, n> pack = load_pack<T, n>(this->at + i);
-    ONEPASS_UNROLL
-    for (int j = 0; j < n; ++j) out[j] = static_cast<C>(widen(pack.at[j]));
-  }
-  template <class C, int n>
-  ONEPASS_DEVICE void store(int64_t i, const C (&in)[n]) const {
+
+  template <int n>
+  struct Vector {
     Pack<T, n> pack;
-    ONEPASS_UNROLL
-    for (int j = 0; j < n; ++j) narrow(in[j], pack.at[j]);
-    store_pack(this->at + i, pack);
+    ONEPASS_DEVICE auto get(int j) const { return widen(pack.at[j]); }
+    template <class C>
+    ONEPASS_DEVICE void set(int j, C x) {
+      narrow(x, pack.at[j]);
+    }
+  };
+  template <int n>
+  ONEPASS_DEVICE Vector<n> load_vector(int64_t i) const {
+    return {load_pack<T, n>(this->at + i)};
+  }
+  template <int n>
+  ONEPASS_DEVICE void store_vector(int64_t i, const Vector<n>& vector) const {
+    store_pack(this->at + i, vector.pack);
   }
 };
 
 template <>
 struct Vectors<Split> : Split {
-  using Split::load;
   using Split::Split;
-  using Split::store;
+
   template <int n>
-  ONEPASS_DEVICE void load(int64_t i, float (&out)[n]) const {
-    const Pack<bf16, n> high = load_pack<bf16, n>(at + i);
-    const Pack<int16_t, n> rest = load_pack<int16_t, n>(low + i);
-    ONEPASS_UNROLL
-    for (int j = 0; j < n; ++j) out[j] = join(high.at[j], rest.at[j]);
-  }
-  template <int n>
-  ONEPASS_DEVICE void store(int64_t i, const float (&in)[n]) const {
+  struct Vector {
     Pack<bf16, n> high;
     Pack<int16_t, n> rest;
-    ONEPASS_UNROLL
-    for (int j = 0; j < n; ++j) split(in[j], high.at[j], rest.at[j]);
-    store_pack(at + i, high);
-    store_pack(low + i, rest);
+    ONEPASS_DEVICE float get(int j) const { return join(high.at[j], rest.at[j]); }
+    ONEPASS_DEVICE void set(int j, float x) { split(x, high.at[j], rest.at[j]); }
+  };
+  template <int n>
+  ONEPASS_DEVICE Vector<n> load_vector(int64_t i) const {
+    return {load_pack<bf16, n>(at + i), load_pack<int16_t, n>(low + i)};
+  }
+  template <int n>
+  ONEPASS_DEVICE void store_vector(int64_t i, const Vector<n>& vector) const {
+    store_pack(at + i, vector.high);
+    store_pack(low + i, vector.rest);
   }
 };
+
+constexpr size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 // Elements per vector: those of the narrowest operand fill 16 bytes.
 template <class T>
 constexpr int vector_width =
-    static_cast<int>(16 / std::min({sizeof(typename T::P::Element), sizeof(typename T::G), sizeof(typename T::S)}));
+    static_cast<int>(16 / least(sizeof(typename T::P::Element), least(sizeof(typename T::G), sizeof(typename T::S))));
 
 }  // namespace
 }  // namespace onepass
