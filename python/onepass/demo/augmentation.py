@@ -72,7 +72,7 @@ def train(stage: Stage) -> Chapter:
     rows[1] = rows[1]._replace(shows=" | ".join(f"{gain:+.2%}" for gain in gains))
 
     def gallery(panel: Any) -> None:
-        panel.imshow(pictures(stage), cmap="gray_r", vmin=0, vmax=1)
+        panel.imshow(pictures(stage).numpy(), cmap="gray_r", vmin=0, vmax=1)
         panel.set(title="digits, and as six epochs show them", xticks=(), yticks=())
 
     def accuracies(panel: Any) -> None:

@@ -58,7 +58,7 @@ def train(stage: Stage) -> Chapter:
     def layer(panel: Any) -> None:
         weight = weights[-1][1]
         largest = weight.abs().max().item()
-        panel.imshow(weight, aspect="auto", cmap="RdBu", vmin=-largest, vmax=largest)
+        panel.imshow(weight.numpy(), aspect="auto", cmap="RdBu", vmin=-largest, vmax=largest)
         panel.set(title=f"{zeros(weight):.0%} exact zeros", xlabel="pixel", ylabel="unit")
 
     return Chapter("l1-l2", "zeros in layer 1", pairs, [[sizes, layer]], broken)
