@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; None takes those of the process.
 
     Returns:
-        The exit status: 0 for success, 1 where the demo's two libraries disagree, 2 where something is missing.
+        The exit status: 0 for success, 1 where the demo's two libraries disagree or ours breaks a promise, 2
+        where something is missing.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == ["bench"]:  # has a parser of its own, which also answers --help
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         help=about,
         description="Trains on scikit-learn's handwritten digits, once with torch.optim and once with onepass, from the "
         "same weights on the same batches: every optimizer, learning-rate schedules, L1 and L2, augmentation, transfer. "
-        "Prints a table of both and saves a picture. Exit status 1 means that the two did not agree.",
+        "Prints one table and saves one picture. Exit status 1 means that the two did not agree.",
     )
     demo.add_argument(
         "--chapter",
