@@ -244,7 +244,7 @@ class OnePass(Optimizer):
         """Load a checkpoint of this class or of torch's class of the same name.
 
         Options that the checkpoint does not hold stay as they are, and so does a schedule where the checkpoint
-        has a plain number.
+        has a plain number. So do the anchors of a parameter group for which the checkpoint has none.
 
         Raises:
             ValueError: A state does not have the shape of its parameter, only some of the states are there, or
