@@ -15,7 +15,7 @@ from onepass.demo.pair import Training
 from onepass.demo.picture import curves
 
 BATCH, LR = 32, 0.3
-L1 = 0.0005
+L1 = 0.00035
 """What stands before the sum of the absolute weights of the first layer in the loss."""
 L2 = 0.001
 """What stands before the sum of the squared weights of the other layers; its gradient is twice that times the weight."""
