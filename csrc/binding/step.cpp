@@ -162,18 +162,18 @@ void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& gr
   }
 }
 
-// What a step leaves beside the numbers: the counts, and word to autograd.
-void finish(const std::vector<Changed>& changed, const Native* native) {
+// What a step leaves beside the numbers: word to autograd, which refuses tensors of inference mode, and the counts.
+void announce(const std::vector<Changed>& changed, const Native* native) {
+  if (native != nullptr) {
+    for (const Changed& one : changed) native->bump_version(native->of(one.parameter));
+  } else {
+    py::list parameters;
+    for (const Changed& one : changed) parameters.append(py::handle(one.parameter));
+    py::module_::import("torch._C").attr("_increment_version")(parameters);
+  }
   for (const Changed& one : changed) {
     if (one.count.data != nullptr) one.count.write(one.t);
-    if (native != nullptr) native->bump_version(native->of(one.parameter));
   }
-}
-
-void bump_versions(const std::vector<Changed>& changed) {
-  py::list parameters;
-  for (const Changed& one : changed) parameters.append(py::handle(one.parameter));
-  py::module_::import("torch._C").attr("_increment_version")(parameters);
 }
 
 }  // namespace
@@ -207,17 +207,14 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
   if (request.dry) return py::none();
 
   scratch->plan.settle_order(memory.disjoint);
-  Clip* const clip = request.clip.is_none() ? nullptr : request.clip.cast<Clip*>();
-  without_gil(*scratch, reader.native(), [&] {
-    if (clip != nullptr) {
-      clip->measure(scratch->plan);
-      if (clip->skipped) return;
-      scratch->plan.scale_gradients(clip->coefficient);
-    }
-    scratch->plan.run(isa());
-    finish(scratch->changed, reader.native());
-  });
-  if (reader.native() == nullptr && (clip == nullptr || !clip->skipped)) bump_versions(scratch->changed);
+  if (!request.clip.is_none()) {
+    Clip& clip = *request.clip.cast<Clip*>();
+    without_gil(*scratch, reader.native(), [&] { clip.measure(scratch->plan); });
+    if (clip.skipped) return py::none();
+    scratch->plan.scale_gradients(clip.coefficient);
+  }
+  announce(scratch->changed, reader.native());
+  without_gil(*scratch, reader.native(), [&] { scratch->plan.run(isa()); });
   return py::none();
 }
 
