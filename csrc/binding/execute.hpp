@@ -28,8 +28,11 @@ bool admits(Plan& plan, Memory& memory);
 // Whether other Python threads may run while it is.
 bool takes_long(const Plan& plan);
 
-// Runs the plan. False if `clip` has skipped the step, and nothing has been written. `counted`: the host counts steps.
-bool execute(Plan& plan, Memory& memory, Clip* clip, const Request& request, bool counted);
+// What comes before anything is written. False if `clip` has skipped the step. `counted`: the host counts steps.
+bool look_at(Plan& plan, Memory& memory, Clip* clip, const Request& request, bool counted);
+
+// Updates everything.
+void run(const Plan& plan, Memory& memory, const Clip* clip, const Request& request);
 
 // Takes the norm of the gradients of a plan.
 void take_norm(const Plan& plan, Memory& memory, Clip& clip, const Request& request);

@@ -28,14 +28,13 @@ void take_norm(const Plan& plan, Memory&, Clip& clip, const Request&) {
   clip.coefficient = clip_coefficient(clip.max_norm, clip.norm);
 }
 
-bool execute(Plan& plan, Memory& memory, Clip* clip, const Request& request, bool) {
-  if (clip != nullptr) {
-    take_norm(plan, memory, *clip, request);
-    if (clip->skipped) return false;
-    plan.scale_gradients(clip->coefficient);
-  }
-  plan.run(isa());
-  return true;
+bool look_at(Plan& plan, Memory& memory, Clip* clip, const Request& request, bool) {
+  if (clip == nullptr) return true;
+  take_norm(plan, memory, *clip, request);
+  if (!clip->skipped) plan.scale_gradients(clip->coefficient);
+  return !clip->skipped;
 }
+
+void run(const Plan& plan, Memory&, const Clip*, const Request&) { plan.run(isa()); }
 
 }  // namespace onepass

@@ -32,9 +32,13 @@ void take_norm(const Plan& plan, Memory& memory, Clip& clip, const Request& requ
   clip.skipped = found.skip != 0;
 }
 
-bool execute(Plan& plan, Memory& memory, Clip* clip, const Request& request, bool counted) {
-  memory.engine->step(plan, with(clip, *request.order), counted);
+bool look_at(Plan&, Memory& memory, Clip*, const Request& request, bool counted) {
+  memory.engine->check(*request.order, counted);
   return true;
+}
+
+void run(const Plan& plan, Memory& memory, const Clip* clip, const Request& request) {
+  memory.engine->step(plan, with(clip, *request.order));
 }
 
 }  // namespace onepass

@@ -164,22 +164,22 @@ void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& gr
   }
 }
 
-// What a step leaves beside the numbers: the counts, and word to autograd.
-void finish(const std::vector<Changed>& changed, const Native* native) {
+// What a step leaves beside the numbers: word to autograd, which refuses tensors of inference mode, and the counts.
+void announce(const std::vector<Changed>& changed, const Native* native) {
+  if (native != nullptr) {
+    for (const Changed& one : changed) native->bump_version(native->of(one.parameter));
+  } else {
+    py::list parameters;
+    for (const Changed& one : changed) parameters.append(py::handle(one.parameter));
+    py::module_::import("torch._C").attr("_increment_version")(parameters);
+  }
   for (const Changed& one : changed) {
     if (one.count.data != nullptr) one.count.write(one.t);
-    if (native != nullptr) native->bump_version(native->of(one.parameter));
   }
 }
 
 bool has_counts(const std::vector<Changed>& changed) {
   return std::any_of(changed.begin(), changed.end(), [](const Changed& one) { return one.count.data != nullptr; });
-}
-
-void bump_versions(const std::vector<Changed>& changed) {
-  py::list parameters;
-  for (const Changed& one : changed) parameters.append(py::handle(one.parameter));
-  py::module_::import("torch._C").attr("_increment_version")(parameters);
 }
 
 }  // namespace
@@ -207,12 +207,12 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
   if (request.dry) return py::none();
 
   Clip* const clip = request.clip.is_none() ? nullptr : request.clip.cast<Clip*>();
-  bool done = false;
-  without_gil(*scratch, reader.native(), [&] {
-    done = execute(scratch->plan, memory, clip, request, has_counts(scratch->changed));
-    if (done) finish(scratch->changed, reader.native());
-  });
-  if (reader.native() == nullptr && done) bump_versions(scratch->changed);
+  bool applies = false;
+  const auto look = [&] { applies = look_at(scratch->plan, memory, clip, request, has_counts(scratch->changed)); };
+  without_gil(*scratch, reader.native(), look);
+  if (!applies) return py::none();
+  announce(scratch->changed, reader.native());
+  without_gil(*scratch, reader.native(), [&] { run(scratch->plan, memory, clip, request); });
   return py::none();
 }
 

@@ -29,11 +29,16 @@ int64_t norm_blocks(const Plan& plan) { return (plan.elements() + norm_block - 1
 
 }  // namespace
 
-void Engine::step(const Plan& plan, const Order& order, bool counted) {
-  const bool captured = device::is_capturing(order.stream);
-  if (captured && counted) {
+void Engine::check(const Order& order, bool counted) const {
+  if (!device::is_capturing(order.stream)) return;
+  if (counted) {
     throw std::runtime_error("a CUDA graph needs step counts on the device: make the optimizer with capturable=True");
   }
+  if (!counts_) throw std::runtime_error("an optimizer needs a step with these options before one in a CUDA graph");
+}
+
+void Engine::step(const Plan& plan, const Order& order) {
+  const bool captured = device::is_capturing(order.stream);
   Side& side = captured ? captured_.emplace_back() : usual_;
   const size_t size = table_.lay_out(plan, device::resident_blocks(order.stream, 0));
   const std::byte* const base = side.table.reserve(allocator_, size);
@@ -43,10 +48,7 @@ void Engine::step(const Plan& plan, const Order& order, bool counted) {
   work.segments = table_.segments(base);
   work.chunk_elements = table_.chunk_elements();
   if (captured || counts_ || depends_on_device(plan, order)) {
-    if (!counts_) {
-      if (captured) throw std::runtime_error("an optimizer needs a step outside of the CUDA graph before one in it");
-      start_counting(order);
-    }
+    if (!counts_) start_counting(order);
     work.scalars = settle(side, plan, order, work.segments, captured);
     work.outcome = outcome_;
   } else if (plan.scalars().size() <= Work::most_few) {

@@ -24,8 +24,11 @@ class Engine {
  public:
   explicit Engine(Allocator& allocator) : allocator_(allocator) {}
 
-  // Enqueues the step. `counted` says that the host has counted steps that the scalars depend on.
-  void step(const Plan& plan, const Order& order, bool counted);
+  // Throws std::runtime_error if a step cannot go into a graph. `counted`: the host counts steps of it.
+  void check(const Order& order, bool counted) const;
+
+  // Enqueues the step.
+  void step(const Plan& plan, const Order& order);
 
   // The norm of a plan's gradients, at once.
   Outcome measure(const Plan& plan, const Order& order);

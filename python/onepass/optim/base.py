@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
+from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     ParamsT,
@@ -85,7 +86,6 @@ class OnePass(Optimizer):
             options.check_whole(group, self.defaults)
         super().add_param_group(param_group)
 
-    @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Do one optimization step: `step(closure=None)`.
 
@@ -102,6 +102,8 @@ class OnePass(Optimizer):
                 back to torch's own step (sparse or complex gradients, tensor subclasses, other devices,
                 `differentiable`) but uses an option that torch does not have. Nothing has been written then.
         """
+        if is_dynamo_compiling():  # it takes this for a constant, and must not look inside
+            return _unseen_step(self, *args, **kwargs)
         watched = (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -244,7 +246,7 @@ class OnePass(Optimizer):
         """Load a checkpoint of this class or of torch's class of the same name.
 
         Options that the checkpoint does not hold stay as they are, and so does a schedule where the checkpoint
-        has a plain number.
+        has a plain number. So do the anchors of a parameter group for which the checkpoint has none.
 
         Raises:
             ValueError: A state does not have the shape of its parameter, only some of the states are there, or
@@ -267,4 +269,5 @@ class OnePass(Optimizer):
 
 
 _hooked_step = Optimizer.profile_hook_step(OnePass._step)
+_unseen_step = torch._disable_dynamo(OnePass.step)  # type: ignore[attr-defined, unused-ignore]
 OnePass.step.__signature__ = inspect.signature(OnePass._step)  # type: ignore[attr-defined]

@@ -31,6 +31,12 @@ def rule(name: str, *keys: str) -> Rule:
     return Rule(_core.rules()[name], keys)
 
 
+def has_anchor(optimizer: OnePass, group: Group) -> bool:
+    """Return whether a group without parameters, or one of its parameters, knows where it decays to."""
+    state = optimizer.state
+    return not group["params"] or any(states.ANCHOR in state.get(p, ()) for p in group["params"])
+
+
 def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...]:
     """Return a group as `_core.step` takes it."""
     if group["differentiable"] or not optimizer.trains(group):
@@ -59,6 +65,12 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
     )
     extras = _NO_EXTRAS
     quantised, mastered = get("state_dtype") == "8bit", get("master_weights", False)
+    if anchor and not has_anchor(optimizer, group):
+        message = (
+            f"anchor_decay={anchor!r}: no parameter of the group has an {states.ANCHOR!r} in its state to decay to; "
+            "onepass.transfer.anchor_decay puts one there; nothing was updated"
+        )
+        raise RuntimeError(message)
     if quantised or mastered or anchor or average is not None:
         extras = states.Extras(
             scales=tuple(map(states.scale_key, keys)) if quantised else (),
