@@ -32,8 +32,8 @@ void take_norm(const Plan& plan, Memory& memory, Clip& clip, const Request& requ
   clip.skipped = found.skip != 0;
 }
 
-bool look_at(Plan&, Memory& memory, Clip*, const Request& request, bool counted) {
-  memory.engine->check(*request.order, counted);
+bool look_at(Plan& plan, Memory& memory, Clip* clip, const Request& request, bool counted) {
+  memory.engine->check(plan, with(clip, *request.order), counted);
   return true;
 }
 

@@ -30,9 +30,12 @@ PYBIND11_MODULE(_core, m) {
              return onepass::Clip{max_norm, skip_nonfinite, unscale};
            }),
            "max_norm"_a, "skip_nonfinite"_a, "unscale"_a)
-      .def_readonly("norm", &onepass::Clip::norm)
-      .def_readonly("coefficient", &onepass::Clip::coefficient)
-      .def_readonly("skipped", &onepass::Clip::skipped);
+      .def_readonly("max_norm", &onepass::Clip::max_norm)
+      .def_readonly("skip_nonfinite", &onepass::Clip::skip_nonfinite)
+      .def_readwrite("unscale", &onepass::Clip::unscale)
+      .def_readwrite("norm", &onepass::Clip::norm)
+      .def_readwrite("coefficient", &onepass::Clip::coefficient)
+      .def_readwrite("skipped", &onepass::Clip::skipped);
 
   py::class_<onepass::Trouble>(m, "Trouble")
       .def_readonly("uncovered", &onepass::Trouble::uncovered)

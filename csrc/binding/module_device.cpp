@@ -6,7 +6,9 @@
 
 #ifdef ONEPASS_EMULATED
 #include "cuda/emulated.hpp"
+constexpr bool emulated = true;
 #else
+constexpr bool emulated = false;
 #include "cuda/runtime.hpp"
 #endif
 
@@ -15,6 +17,9 @@ using namespace pybind11::literals;
 
 namespace onepass {
 namespace {
+
+// Where tensors of a device say that they are.
+int place_of(int device) { return emulated ? on_host : device; }
 
 // Has torch allocate: as tensors, which stay with the optimizer.
 class TorchAllocator : public Allocator {
@@ -50,15 +55,16 @@ Memory new_memory(py::function make) {
 const float* scaler_number(Reader& reader, const py::object& tensor, int device) {
   if (tensor.is_none()) return nullptr;
   TensorView view;
-  if (!reader.read(tensor.ptr(), view) || view.dtype != Dtype::f32 || view.count() != 1 || view.device != device) {
+  if (!reader.read(tensor.ptr(), view) || view.dtype != Dtype::f32 || view.count() != 1 || view.device != place_of(device)) {
     throw py::value_error("grad_scale, found_inf: a float32 tensor of one element on the device of the parameters");
   }
   return static_cast<const float*>(view.data);
 }
 
 Order order_for(Reader& reader, int device, uintptr_t stream, const py::object& grad_scale, const py::object& found_inf,
-                int64_t applied) {
+                int64_t applied, bool count) {
   Order order;
+  order.count = count;
   order.stream = {device, reinterpret_cast<void*>(stream)};
   order.grad_scale = scaler_number(reader, grad_scale, device);
   order.found_inf = scaler_number(reader, found_inf, device);
@@ -68,17 +74,18 @@ Order order_for(Reader& reader, int device, uintptr_t stream, const py::object& 
 
 py::object do_step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, bool dry,
                    py::object clip, py::set first_steps, py::set first_averages, uint64_t seed, int64_t applied,
-                   int device, uintptr_t stream, const py::object& grad_scale, const py::object& found_inf) {
-  const Order order = order_for(reader, device, stream, grad_scale, found_inf, applied);
+                   int device, uintptr_t stream, const py::object& grad_scale, const py::object& found_inf,
+                   bool count) {
+  const Order order = order_for(reader, device, stream, grad_scale, found_inf, applied, count);
   return step(reader, memory, groups, state,
               {dry, std::move(clip), std::move(first_steps), std::move(first_averages), seed,
-               static_cast<uint64_t>(applied), device, &order});
+               static_cast<uint64_t>(applied), place_of(device), &order});
 }
 
 void do_measure(Reader& reader, Memory& memory, const py::list& params, Clip& clip, int device, uintptr_t stream,
                 const py::object& grad_scale, const py::object& found_inf) {
-  const Order order = order_for(reader, device, stream, grad_scale, found_inf, 0);
-  measure(reader, memory, params, clip, {true, {}, {}, {}, 0, 0, device, &order});
+  const Order order = order_for(reader, device, stream, grad_scale, found_inf, 0, false);
+  measure(reader, memory, params, clip, {true, {}, {}, {}, 0, 0, place_of(device), &order});
 }
 
 py::object outcome(Memory& memory, int device, uintptr_t stream) {
@@ -115,13 +122,16 @@ PYBIND11_MODULE(ONEPASS_MODULE, m) {
       .def_readonly("invalid", &Trouble::invalid);
 
   m.def("step", &do_step, "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a,
-        "first_averages"_a, "seed"_a, "applied"_a, "device"_a, "stream"_a, "grad_scale"_a, "found_inf"_a);
+        "first_averages"_a, "seed"_a, "applied"_a, "device"_a, "stream"_a, "grad_scale"_a, "found_inf"_a, "count"_a);
   m.def("measure", &do_measure, "reader"_a, "memory"_a, "params"_a, "clip"_a, "device"_a, "stream"_a, "grad_scale"_a,
         "found_inf"_a);
   m.def("outcome", &outcome, "memory"_a, "device"_a, "stream"_a);
 #ifdef ONEPASS_EMULATED
   m.def("defer", &device::defer, "on"_a);
   m.def("run_waiting", &device::run_waiting);
+  m.def("capture", &device::capture, "on"_a);
+  m.def("is_capturing", [] { return device::is_capturing({}); });
+  m.def("replay", &device::replay);
 #else
   m.def("driver_problem", &device::driver_problem);
   m.def("copy", &device::copy_on_device, "to"_a, "from"_a, "bytes"_a, "device"_a, "stream"_a);

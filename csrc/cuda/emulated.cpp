@@ -16,12 +16,16 @@ namespace {
 constexpr int64_t blocks_at_a_time = 3;
 
 // What a deferring stream has not done yet.
-std::deque<std::function<void()>> waiting;
+std::deque<std::function<void()>> waiting, graph;
 bool defers = false, captures = false;
 uint64_t begun = 0, done = 0;
 
 template <class Do>
 void enqueue(const Do& act) {
+  if (captures) {
+    graph.emplace_back(act);
+    return;
+  }
   ++begun;
   waiting.emplace_back(act);
   if (!defers) run_waiting();
@@ -85,6 +89,15 @@ void run_waiting() {
 }
 
 void defer(bool on) { defers = on; }
+
+void capture(bool on) {
+  if (on) graph.clear();
+  captures = on;
+}
+
+void replay() {
+  for (const auto& act : graph) act();
+}
 
 bool is_capturing(const Stream&) { return captures; }
 

@@ -9,4 +9,10 @@ void defer(bool on);
 // Does what waits.
 void run_waiting();
 
+// Whether work goes into a graph, a new one from when that begins, instead of being done.
+void capture(bool on);
+
+// Does the work of the graph.
+void replay();
+
 }  // namespace onepass::device

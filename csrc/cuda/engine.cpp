@@ -18,6 +18,14 @@ bool depends_on_device(const Plan& plan, const Order& order) {
          std::any_of(origins.begin(), origins.end(), [](const auto& o) { return o.t.count != nullptr; });
 }
 
+// Whether the number of the step chooses random bits.
+bool draws(const Plan& plan) {
+  const auto& groups = plan.groups();
+  const auto& segments = plan.segments();
+  return std::any_of(groups.begin(), groups.end(), [](const Group& g) { return g.number[Group::stochastic] != 0; }) ||
+         std::any_of(segments.begin(), segments.end(), [](const Segment& s) { return s.quantised; });
+}
+
 template <class T>
 void append(std::vector<std::byte>& bytes, const T& value) {
   const size_t at = bytes.size();
@@ -29,12 +37,14 @@ int64_t norm_blocks(const Plan& plan) { return (plan.elements() + norm_block - 1
 
 }  // namespace
 
-void Engine::check(const Order& order, bool counted) const {
+void Engine::check(const Plan& plan, const Order& order, bool counted) const {
   if (!device::is_capturing(order.stream)) return;
   if (counted) {
     throw std::runtime_error("a CUDA graph needs step counts on the device: make the optimizer with capturable=True");
   }
-  if (!counts_) throw std::runtime_error("an optimizer needs a step with these options before one in a CUDA graph");
+  if (!counts_ && (draws(plan) || depends_on_device(plan, order))) {
+    throw std::runtime_error("the optimizer needs a step with the same options before the CUDA graph that holds one");
+  }
 }
 
 void Engine::step(const Plan& plan, const Order& order) {
@@ -47,7 +57,7 @@ void Engine::step(const Plan& plan, const Order& order) {
   Work work{};
   work.segments = table_.segments(base);
   work.chunk_elements = table_.chunk_elements();
-  if (captured || counts_ || depends_on_device(plan, order)) {
+  if (counts_ || order.count || depends_on_device(plan, order)) {
     if (!counts_) start_counting(order);
     work.scalars = settle(side, plan, order, work.segments, captured);
     work.outcome = outcome_;

@@ -18,6 +18,7 @@ struct Order {
   const float* grad_scale = nullptr;  // of a GradScaler, on the device
   const float* found_inf = nullptr;
   int64_t applied = 0;  // steps so far, as far as the host knows
+  bool count = false;   // have the device count from now on
 };
 
 class Engine {
@@ -25,7 +26,7 @@ class Engine {
   explicit Engine(Allocator& allocator) : allocator_(allocator) {}
 
   // Throws std::runtime_error if a step cannot go into a graph. `counted`: the host counts steps of it.
-  void check(const Order& order, bool counted) const;
+  void check(const Plan& plan, const Order& order, bool counted) const;
 
   // Enqueues the step.
   void step(const Plan& plan, const Order& order);

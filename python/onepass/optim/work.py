@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onepass import _core
-from onepass.optim import states
+from onepass.optim import devices, states
 
 if TYPE_CHECKING:
     from onepass.optim.base import OnePass
@@ -15,8 +15,10 @@ Group = dict[str, Any]
 
 _NO_EXTRAS = states.Extras()
 _IDLE = (1.0, math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, False, 0.0)
-NOTHING: tuple[Any, ...] = ([], 0, (), False, _IDLE, _NO_EXTRAS)
+NOTHING: tuple[Any, ...] = ([], 0, (), 0, _IDLE, _NO_EXTRAS, devices.CPU)
 """A group without parameters, in the place of one that is not for the kernels."""
+COUNTED, PLACE = 3, 6
+"""Where a group says whether its steps are counted (2: on its device), and where its parameters are."""
 
 
 class Rule(NamedTuple):
@@ -42,8 +44,13 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
     if group["differentiable"] or not optimizer.trains(group):
         return NOTHING
     (number, keys), hyper = optimizer.rule(group)
-    lr = float(group["lr"])
-    decay = float(group["weight_decay"])
+    place = devices.place_of(group)
+    lr, decay, counted = group["lr"], group["weight_decay"], int(optimizer.counted)
+    if place == devices.CPU:
+        lr, decay = float(lr), float(decay)
+    else:
+        lr, decay, *hyper = (_left_there(number, place) for number in (lr, decay, *hyper))
+        counted *= 2 if devices.counts_steps(group) else 1
     decoupled = group.get("decoupled_weight_decay", False)
     get = group.get
     l1 = get("l1_decay", 0.0)
@@ -79,4 +86,9 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
             anchor=states.ANCHOR if anchor else None,
         )
         keys = tuple(map(states.code_key, keys)) if quantised else keys
-    return group["params"], number, keys, optimizer.counted, numbers, extras
+    return group["params"], number, keys, counted, numbers, extras, place
+
+
+def _left_there(number: Any, place: int) -> Any:
+    """Return a number, or the tensor on the device that holds it."""
+    return number if devices.is_at(number, place) else float(number)
