@@ -80,7 +80,10 @@ uint32_t Plan::scalars_for(const StepNumber& t, bool new_average) {
 void Plan::add(const Operands& operands, const StepNumber& t, bool new_average) {
   Segment segment{};
   segment.count = operands.view[param].count();
-  if (segment.count == 0) return;
+  if (segment.count == 0) {
+    if (t.count != nullptr) scalars_for(t, new_average);  // its steps are counted all the same
+    return;
+  }
   for (int k = 0; k < max_operands; ++k) {
     if (!operands.has[k]) continue;
     segment.data[k] = operands.view[k].data;

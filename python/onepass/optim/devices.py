@@ -121,12 +121,13 @@ def is_at(value: Any, place: int) -> bool:
     )
 
 
-def counts_steps(group: dict[str, Any]) -> bool:
+def counts_steps(group: dict[str, Any], defaults: dict[str, Any]) -> bool:
     """Return whether the steps of a group on a device are counted there: torch does, or the device may skip one."""
     get = group.get
     return bool(
         get("capturable")
         or get("fused")
+        or defaults.get("fused")  # RMSprop's groups do not have it
         or get("skip_nonfinite")
         or get("max_grad_norm") is not None
     )

@@ -167,6 +167,9 @@ def scaler_of(optimizer: OnePass) -> tuple[Any, Any] | None:
         return None
     place = places.pop()
     there = all(
+        not optimizer.counted or devices.counts_steps(group, optimizer.defaults)
+        for group in optimizer.param_groups
+    ) and all(
         number is None or (devices.is_at(number, place) and number.dtype == torch.float32)
         for number in scaler
     )

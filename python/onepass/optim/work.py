@@ -50,7 +50,7 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
         lr, decay = float(lr), float(decay)
     else:
         lr, decay, *hyper = (_left_there(number, place) for number in (lr, decay, *hyper))
-        counted *= 2 if devices.counts_steps(group) else 1
+        counted *= 2 if devices.counts_steps(group, optimizer.defaults) else 1
     decoupled = group.get("decoupled_weight_decay", False)
     get = group.get
     l1 = get("l1_decay", 0.0)
