@@ -134,7 +134,6 @@ PYBIND11_MODULE(ONEPASS_MODULE, m) {
   m.def("replay", &device::replay);
 #else
   m.def("driver_problem", &device::driver_problem);
-  m.def("copy", &device::copy_on_device, "to"_a, "from"_a, "bytes"_a, "device"_a, "stream"_a);
   m.attr("architectures") = ONEPASS_ARCHITECTURES;
 #endif
 }

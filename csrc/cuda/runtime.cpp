@@ -65,13 +65,6 @@ std::string driver_problem() {
   return devices == 0 ? "no device" : "";
 }
 
-void copy_on_device(uintptr_t to, uintptr_t from, size_t bytes, int device, uintptr_t stream) {
-  const Current current(device);
-  check(cudaMemcpyAsync(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes,
-                        cudaMemcpyDeviceToDevice, reinterpret_cast<cudaStream_t>(stream)),
-        "cudaMemcpyAsync");
-}
-
 bool is_capturing(const Stream& stream) {
   const Current current(stream.device);
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;

@@ -46,7 +46,7 @@ class Extension:
     def __init__(self, module: Any) -> None:
         self.module = module
         self.reader = make_reader(module=module)
-        self._lowest = min(_number(name) for name in module.architectures.split(";"))
+        self._lowest = min(_number(name) for name in module.architectures.split(","))
         self._covered: dict[int, bool] = {}
 
     def place(self, tensor: torch.Tensor) -> int:
@@ -79,17 +79,22 @@ class Extension:
 
 
 def _number(architecture: str) -> int:
-    return int("".join(c for c in architecture if c.isdigit()))
+    return int("".join(c for c in architecture if c.isdigit()) or 0)
+
+
+def cuda_module() -> Any:
+    """Return the compiled part for CUDA, or None where it was not built."""
+    try:
+        return importlib.import_module("onepass._cuda")
+    except ImportError:
+        return None
 
 
 @functools.cache
 def cuda() -> Extension | None:
-    """Return the extension for CUDA where it was built and a driver is there."""
-    try:
-        module = importlib.import_module("onepass._cuda")
-    except ImportError:
-        return None
-    return None if module.driver_problem() else Extension(module)
+    """Return the extension for CUDA where it was built and can run."""
+    module = cuda_module()
+    return None if module is None or module.driver_problem() else Extension(module)
 
 
 _stand_in: Extension | None = None  # tests put one here that takes tensors of the CPU
@@ -132,11 +137,3 @@ def counts_steps(group: dict[str, Any], defaults: dict[str, Any]) -> bool:
         or get("max_grad_norm") is not None
     )
 
-
-def driver_problem() -> str | None:
-    """Return why there is no extension for CUDA in use, or an empty string; None if it was not built."""
-    try:
-        module = importlib.import_module("onepass._cuda")
-    except ImportError:
-        return None
-    return str(module.driver_problem())
