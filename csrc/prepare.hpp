@@ -7,11 +7,13 @@
 
 namespace onepass {
 
-// A number of a group that stands in the memory of a device, as a float or a double, and is read there in each step.
+// A number of a group that a device finds out in each step: it stands in its memory, or a program gives it.
 struct OnDevice {
+  enum Kind : int32_t { single, twofold, program };  // a float, a double, instructions
   const void* at;
-  int32_t is_double;
+  Kind kind;
   int32_t place;  // of the number
+  int64_t bytes;  // of a program
 };
 
 struct Group {

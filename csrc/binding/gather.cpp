@@ -12,14 +12,20 @@ namespace {
 
 bool has_memory(const TensorView& view) { return view.data != nullptr || view.count() == 0; }
 
-// A number that stands in the memory of a device is left there: in a tensor of one element.
+// A number that stands in the memory of a device is left there: in a tensor of one element. Bytes are a program.
 bool is_on_device(Reader& reader, PyObject* number, OnDevice& out) {
+  if (PyBytes_Check(number)) {
+    out.at = PyBytes_AS_STRING(number);  // as long as the group lives
+    out.kind = OnDevice::program;
+    out.bytes = PyBytes_GET_SIZE(number);
+    return true;
+  }
   if (PyFloat_CheckExact(number) || PyLong_Check(number) || !reader.is_exact(Py_TYPE(number))) return false;
   TensorView view;
   if (!reader.read(number, view) || view.count() != 1 || view.data == nullptr) return false;
   if (view.dtype != Dtype::f32 && view.dtype != Dtype::f64) return false;
   out.at = view.data;
-  out.is_double = view.dtype == Dtype::f64;
+  out.kind = view.dtype == Dtype::f64 ? OnDevice::twofold : OnDevice::single;
   return true;
 }
 

@@ -6,6 +6,7 @@
 #include "memory.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
+#include "program.hpp"
 #include "reader.hpp"
 #include "step.hpp"
 #include "stream.hpp"
@@ -58,6 +59,13 @@ PYBIND11_MODULE(_core, m) {
       },
       "reader"_a, "params"_a, "clip"_a);
   m.def("quantise", &onepass::quantise_state, "reader"_a, "values"_a, "codes"_a, "scales"_a, "kind"_a, "back"_a);
+  m.def(
+      "evaluate",
+      [](const py::bytes& program, double steps) {
+        return onepass::evaluate(reinterpret_cast<const onepass::Instruction*>(PyBytes_AS_STRING(program.ptr())),
+                                 steps);
+      },
+      "program"_a, "steps"_a);
   m.def("use_huge_pages", &onepass::use_huge_pages, "address"_a, "bytes"_a);
 
   py::class_<onepass::Stream>(m, "Stream")

@@ -55,7 +55,8 @@ Memory new_memory(py::function make) {
 const float* scaler_number(Reader& reader, const py::object& tensor, int device) {
   if (tensor.is_none()) return nullptr;
   TensorView view;
-  if (!reader.read(tensor.ptr(), view) || view.dtype != Dtype::f32 || view.count() != 1 || view.device != place_of(device)) {
+  if (!reader.read(tensor.ptr(), view) || view.dtype != Dtype::f32 || view.count() != 1 ||
+      view.device != place_of(device)) {
     throw py::value_error("grad_scale, found_inf: a float32 tensor of one element on the device of the parameters");
   }
   return static_cast<const float*>(view.data);

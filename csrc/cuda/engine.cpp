@@ -110,9 +110,19 @@ const Scalars* Engine::settle(Side& side, const Plan& plan, const Order& order, 
     work.sums = launch_measurement(side, plan, order, segments);
     work.blocks = norm_blocks(plan);
   }
+  size_t size = plan.groups().size() * sizeof(Group) + plan.origins().size() * sizeof(Source), programs = size;
+  for (const Group& group : plan.groups()) {
+    for (int k = 0; k < group.on_device; ++k) size += static_cast<size_t>(group.device[k].bytes);
+  }
+  const std::byte* const terms = side.terms.reserve(allocator_, size);
   bytes_.clear();
   for (Group group : plan.groups()) {
     group.draw = 0;  // the device has its own count
+    for (int k = 0; k < group.on_device; ++k) {
+      if (group.device[k].kind != OnDevice::program) continue;
+      group.device[k].at = terms + programs;
+      programs += static_cast<size_t>(group.device[k].bytes);
+    }
     append(bytes_, group);
   }
   for (const Plan::Origin& origin : plan.origins()) {
@@ -124,7 +134,12 @@ const Scalars* Engine::settle(Side& side, const Plan& plan, const Order& order, 
     source.t = origin.t.known;
     append(bytes_, source);
   }
-  const std::byte* const terms = side.terms.reserve(allocator_, bytes_.size());
+  for (const Group& group : plan.groups()) {
+    for (int k = 0; k < group.on_device; ++k) {
+      const auto* const program = static_cast<const std::byte*>(group.device[k].at);
+      bytes_.insert(bytes_.end(), program, program + group.device[k].bytes);
+    }
+  }
   side.terms.send(allocator_, order.stream, bytes_, captured);
   work.groups = reinterpret_cast<const Group*>(terms);
   work.sources = reinterpret_cast<const Source*>(terms + plan.groups().size() * sizeof(Group));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "measure.hpp"
+#include "program.hpp"
 
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
@@ -42,7 +43,11 @@ ONEPASS_DEVICE inline void prepare(const Settlement& work, int thread, int threa
     const Source& source = work.sources[i];
     Group group = work.groups[source.group];
     for (int k = 0; k < group.on_device; ++k) {
-      group.number[group.device[k].place] = number_at(group.device[k].at, group.device[k].is_double != 0);
+      const OnDevice& number = group.device[k];
+      group.number[number.place] =
+          number.kind == OnDevice::program
+              ? evaluate(static_cast<const Instruction*>(number.at), static_cast<double>(outcome.draw))
+              : number_at(number.at, number.kind == OnDevice::twofold);
     }
     group.draw = static_cast<uint64_t>(outcome.draw);
     double t = source.t;

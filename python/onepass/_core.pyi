@@ -122,6 +122,9 @@ def use_huge_pages(address: int, bytes: int) -> None:
 
 quantised_block: int
 
+def evaluate(program: bytes, steps: float) -> float:
+    """Return what a device makes of a schedule's instructions; csrc/program.hpp."""
+
 def rules() -> dict[str, int]:
     """Return the number of each update rule by its name."""
 

@@ -112,7 +112,5 @@ def test_waits_for_a_device_before_the_clock_is_read() -> None:
         time[0] += queued[0]
         queued[0] = 0
 
-    seen = timing.watch(
-        {"slow": step}, rounds=3, turn=10.0, clock=lambda: time[0], wait=wait
-    )
+    seen = timing.watch({"slow": step}, rounds=3, turn=10.0, clock=lambda: time[0], wait=wait)
     assert seen["slow"].seconds == pytest.approx([1.0] * 3, rel=0.2)

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from onepass.optim import devices
-
-PLACE = -1  # as tensors of the CPU tell
+from onepass.optim.reading import make_reader
 
 
 def emulated() -> Any:
@@ -29,24 +28,24 @@ class StandIn(devices.Extension):
 
     def __init__(self) -> None:
         self.module = importlib.import_module("onepass._emulated")
-        self.reader = devices.make_reader(module=self.module)
+        self.reader = make_reader(module=self.module)
         self.current = 1
         self.shared: list[torch.Tensor] = []
         self.allocated: list[tuple[int, bool]] = []
 
-    def place(self, tensor: torch.Tensor) -> int:
+    def place(self, tensor: torch.Tensor) -> int:  # noqa: ARG002
         return 0
 
-    def stream(self, place: int) -> int:
+    def stream(self, place: int) -> int:  # noqa: ARG002
         return self.current
 
-    def share(self, tensor: torch.Tensor, place: int) -> None:
+    def share(self, tensor: torch.Tensor, place: int) -> None:  # noqa: ARG002
         self.shared.append(tensor)
 
     def is_capturing(self) -> bool:
         return bool(self.module.is_capturing())
 
-    def allocate(self, place: int, size: int, on_host: bool) -> torch.Tensor:
+    def allocate(self, place: int, size: int, on_host: bool) -> torch.Tensor:  # noqa: ARG002
         self.allocated.append((size, on_host))
         return torch.full((size,), 0xCC, dtype=torch.uint8)  # nothing may rely on zeros
 

@@ -143,7 +143,9 @@ def test_layouts(case: Case, precision: str, layout: str) -> None:
         q = torch.nn.Parameter(
             torch.randn(5, 6, 3, 3).to(dtype).to(memory_format=torch.channels_last)
         )
-        return steps(case, [p, q], lambda x: grad(x) if x.dim() == 2 else like(x), **EVERYTHING, **own)
+        return steps(
+            case, [p, q], lambda x: grad(x) if x.dim() == 2 else like(x), **EVERYTHING, **own
+        )
 
     assert_equal(*on_both(train))
 
@@ -177,7 +179,9 @@ def test_many_tensors_and_groups() -> None:
     """More scalars than travel with a launch: every group has its own learning rate."""
 
     def train() -> Made:
-        params = [torch.nn.Parameter(x) for x in flat([n % 97 + 1 for n in range(300)], torch.float32)]
+        params = [
+            torch.nn.Parameter(x) for x in flat([n % 97 + 1 for n in range(300)], torch.float32)
+        ]
         groups = [{"params": params[i : i + 10], "lr": 0.001 * i} for i in range(0, 300, 10)]
         optimizer = cases.BY_ID["adamw"].ours(groups)
         for _ in range(3):

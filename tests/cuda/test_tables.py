@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from onepass.optim import devices
+from onepass.schedule import Cosine, Linear, Step
 from tests import cases, tolerances
 from tests.cuda.emulation import StandIn, on_emulated_device
 
@@ -50,8 +51,9 @@ def sent(optimizer: Any) -> int:
     return count
 
 
+@pytest.mark.usefixtures("device")
 @cases.classes
-def test_table_is_sent_only_when_it_changes(device: StandIn, case: cases.Case) -> None:
+def test_table_is_sent_only_when_it_changes(case: cases.Case) -> None:
     params = made(100, 3000)
     optimizer = case.ours(params)
     optimizer.step()
@@ -108,7 +110,7 @@ def test_host_runs_ahead(device: StandIn, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, options",
+    ("name", "options"),
     [
         ("adam", {"capturable": True}),
         ("adamw-amsgrad", {"capturable": True, "max_grad_norm": 0.5, "ema_decay": 0.9}),
@@ -208,7 +210,8 @@ def test_another_stream(device: StandIn) -> None:
     assert len(device.shared) == len(memory._tensors)
 
 
-def test_parameters_that_share_memory(device: StandIn) -> None:
+@pytest.mark.usefixtures("device")
+def test_parameters_that_share_memory() -> None:
     """Tensors are updated in no order: torch's own step takes those that overlap."""
     base = torch.randn(10)
     params = [torch.nn.Parameter(base[:6]), torch.nn.Parameter(base[4:])]
@@ -223,7 +226,8 @@ def test_parameters_that_share_memory(device: StandIn) -> None:
         cases.BY_ID["sgd"].ours(params, l1_decay=0.1).step()
 
 
-def test_places_of_counts(device: StandIn) -> None:
+@pytest.mark.usefixtures("device")
+def test_places_of_counts() -> None:
     """As torch: on the CPU unless capturable or fused; and where the device may skip a step."""
     for options, there in (
         ({}, False),
@@ -237,7 +241,8 @@ def test_places_of_counts(device: StandIn) -> None:
         assert optimizer._memories[0].core.counts == there
 
 
-def test_state_dict_knows_the_count(device: StandIn) -> None:
+@pytest.mark.usefixtures("device")
+def test_state_dict_knows_the_count() -> None:
     """Steps that the device skipped are not counted, and the host learns of it when it saves."""
     params = made(300)
     optimizer = cases.BY_ID["adam"].ours(params, state_dtype="8bit", skip_nonfinite=True)
@@ -248,3 +253,56 @@ def test_state_dict_knows_the_count(device: StandIn) -> None:
     assert optimizer.state_dict()["param_groups"][0]["steps_applied"] == 3
     report = optimizer.report
     assert (report.steps_applied, report.steps_skipped, report.applied) == (3, 2, True)
+
+
+SCHEDULES = {
+    "lr": Cosine(0.05, 9, final=0.001).warmup(3),
+    "weight_decay": Linear(0.2, 8),
+    "l1_decay": Step(0.02, 3),
+}
+
+
+def test_schedules_in_a_graph(device: StandIn) -> None:
+    """The device evaluates them from its own count, so that a replay moves on."""
+    params = made(300, 2100)
+    twins = copies(params)
+    ours = cases.BY_ID["adamw"].ours(params, capturable=True, **SCHEDULES)
+    cpu = cases.BY_ID["adamw"].kind(twins, **SCHEDULES)
+    ours.step()
+    on_cpu(cpu)
+    device.module.capture(True)
+    ours.step()
+    device.module.capture(False)
+    for _ in range(12):
+        device.module.replay()
+        on_cpu(cpu)
+        for p, q in zip(params, twins, strict=True):
+            tolerances.exact(p, q)
+    assert ours.report.steps_applied == 13
+    assert ours.state_dict()["param_groups"][0]["lr"] == cpu.param_groups[0]["lr"]
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("name", ["sgd-momentum", "rmsprop-momentum", "adam"])
+def test_schedules_where_steps_are_skipped(name: str) -> None:
+    case = cases.BY_ID[name]
+    own = dict(SCHEDULES)
+    if name == "adam":
+        own["betas"] = (Linear(0.9, 20, final=0.8), 0.99)  # type: ignore[assignment]
+    else:
+        own["momentum"] = Linear(0.9, 20, final=0.5)
+    params = made(300, 2100)
+    twins = copies(params)
+    ours = case.ours(params, skip_nonfinite=True, **own)
+    cpu = case.ours(twins, skip_nonfinite=True, **own)
+    for step in range(9):
+        for p, q in zip(params, twins, strict=True):
+            p.grad = torch.randn_like(p)
+            if step in (2, 3, 6):
+                p.grad[7] = float("inf")
+            q.grad = p.grad.clone()
+        ours.step()
+        on_cpu(cpu)
+    for p, q in zip(params, twins, strict=True):
+        tolerances.exact(p, q)
+    assert ours.report == cpu.report

@@ -131,7 +131,11 @@ def _plan(
         OPTIMIZERS,
     )
     wanted = arguments.peers or (_QUICK_PEERS if quick else None)
-    peers = installed_peers(device=device) if wanted is None else _chosen(parser, "--peers", wanted, PEERS)
+    peers = (
+        installed_peers(device=device)
+        if wanted is None
+        else _chosen(parser, "--peers", wanted, PEERS)
+    )
     absent = [peer for peer in peers if not peer.installed()]
     if absent:
         parser.error(

@@ -194,8 +194,6 @@ class OnePass(Optimizer):
         for i, group in enumerate(groups):
             if scheduled.KEY in group:
                 scheduled.refuse_scheduler(group, i)
-                if launch.catch_up(self):
-                    self.schedules.write(group, self.steps_applied)
                 if scheduled.may_leave_range(group):
                     self.check(group)
         try:
@@ -235,7 +233,10 @@ class OnePass(Optimizer):
         first_averages: set[tuple[int, int]] = _NONE,
     ) -> _core.Trouble | None:
         """Have the kernels do what `work.describe` has described for each group."""
-        return launch.run(self, work, clip, dry, first_steps, first_averages)
+        trouble: _core.Trouble | None = launch.run(
+            self, work, clip, dry, first_steps, first_averages
+        )
+        return trouble
 
     def trains(self, group: Group) -> bool:
         """Return whether a group has reached its `train_from`."""

@@ -136,4 +136,3 @@ def counts_steps(group: dict[str, Any], defaults: dict[str, Any]) -> bool:
         or get("skip_nonfinite")
         or get("max_grad_norm") is not None
     )
-

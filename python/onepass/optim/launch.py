@@ -52,16 +52,16 @@ def run(
     """Do what `OnePass.run` does where a group may be on a device."""
     places = places_in(work) or [CPU]
     if len(places) == 1:
-        return _run_at(
-            optimizer, places[0], work, clip, dry, first_steps, first_averages
-        )
+        return _run_at(optimizer, places[0], work, clip, dry, first_steps, first_averages)
     if clip is not None:
         message = (
             "max_grad_norm and skip_nonfinite need all parameters on one device, found "
             f"{', '.join('the CPU' if p == CPU else f'cuda:{p}' for p in places)}; nothing was updated"
         )
         raise RuntimeError(message)
-    for only_look in (True,) if dry else (True, False):  # nothing is written before all is known to be right
+    for only_look in (
+        (True,) if dry else (True, False)
+    ):  # nothing is written before all is known to be right
         trouble = Trouble()
         for place in places:
             part = [group if group[PLACE] == place else NOTHING for group in work]
@@ -107,7 +107,9 @@ def _run_at(
         work,
         optimizer.state,
         dry,
-        None if clip is None else found.module.Clip(clip.max_norm, clip.skip_nonfinite, clip.unscale),
+        None
+        if clip is None
+        else found.module.Clip(clip.max_norm, clip.skip_nonfinite, clip.unscale),
         first_steps,
         first_averages,
         seed,

@@ -197,13 +197,18 @@ def _complete_quantised(
 ) -> None:
     code, scale = code_key(key), scale_key(key)
     if state.get(code) is not None and state.get(scale) is not None:
-        state[code], state[scale] = _own_memory(state[code], p), state[scale].to(p.device).contiguous()
+        state[code], state[scale] = (
+            _own_memory(state[code], p),
+            state[scale].to(p.device).contiguous(),
+        )
         return
     others = (state.get(code_key(other)) for other in optimizer.state_keys)
     like = next(
         (other for other in others if other is not None), p
     )  # blocks follow the memory of the first state
-    codes = torch.empty_like(like, dtype=torch.uint8, device="cpu", memory_format=torch.preserve_format)
+    codes = torch.empty_like(
+        like, dtype=torch.uint8, device="cpu", memory_format=torch.preserve_format
+    )
     values = torch.empty_like(codes, dtype=torch.float32)
     known = state.pop(key, None)
     if known is None:

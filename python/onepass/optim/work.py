@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onepass import _core
-from onepass.optim import devices, states
+from onepass.optim import devices, scheduled, states
 
 if TYPE_CHECKING:
     from onepass.optim.base import OnePass
@@ -39,17 +39,27 @@ def has_anchor(optimizer: OnePass, group: Group) -> bool:
     return not group["params"] or any(states.ANCHOR in state.get(p, ()) for p in group["params"])
 
 
+def launch_counts(optimizer: OnePass, group: Group) -> bool:
+    """Return whether a device knows the number of the step before the host does."""
+    return devices.counts_steps(group, optimizer.defaults) or any(
+        memory.core.counts for memory in optimizer._memories.values()
+    )
+
+
 def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...]:
     """Return a group as `_core.step` takes it."""
     if group["differentiable"] or not optimizer.trains(group):
         return NOTHING
-    (number, keys), hyper = optimizer.rule(group)
     place = devices.place_of(group)
+    if place != devices.CPU and scheduled.KEY in group and launch_counts(optimizer, group):
+        group = optimizer.schedules.for_device(group)
+    (number, keys), hyper = optimizer.rule(group)
     lr, decay, counted = group["lr"], group["weight_decay"], int(optimizer.counted)
     if place == devices.CPU:
         lr, decay = float(lr), float(decay)
     else:
-        lr, decay, *hyper = (_left_there(number, place) for number in (lr, decay, *hyper))
+        lr, decay = _left_there(lr, place), _left_there(decay, place)
+        hyper = tuple(_left_there(h, place) for h in hyper)
         counted *= 2 if devices.counts_steps(group, optimizer.defaults) else 1
     decoupled = group.get("decoupled_weight_decay", False)
     get = group.get
@@ -91,4 +101,4 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
 
 def _left_there(number: Any, place: int) -> Any:
     """Return a number, or the tensor on the device that holds it."""
-    return number if devices.is_at(number, place) else float(number)
+    return number if isinstance(number, bytes) or devices.is_at(number, place) else float(number)
