@@ -57,6 +57,8 @@ Group read_numbers(Reader& reader, const py::tuple& group) {
   return out;
 }
 
+long counting(const py::tuple& group) { return PyLong_AsLong(PyTuple_GET_ITEM(group.ptr(), 3)); }
+
 PyObject* step_name() {
   static PyObject* const name = PyUnicode_InternFromString("step");
   return name;
@@ -68,8 +70,8 @@ GroupView::GroupView(Reader& reader, const py::tuple& group)
     : params(group[0]),
       keys(group[2]),
       scale_keys(py::tuple(group[5])[0]),
-      step_key(group[3].cast<int>() != 0 ? step_name() : Py_None),
-      counts_on_device(group[3].cast<int>() == 2),
+      step_key(counting(group) != 0 ? step_name() : Py_None),
+      counts_on_device(counting(group) == 2),
       ema_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 1)),
       master_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 2)),
       anchor_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 3)),

@@ -56,7 +56,7 @@ def on_emulated_device() -> Iterator[StandIn]:
     emulated()
     before = devices._stand_in
     stand_in = StandIn()
-    devices._stand_in = stand_in
+    devices._stand_in, devices.seen = stand_in, True
     try:
         yield stand_in
     finally:

@@ -18,7 +18,7 @@ from torch.optim.optimizer import (
 )
 
 from onepass import _core
-from onepass.optim import launch, loading, options, scheduled, states
+from onepass.optim import devices, launch, loading, options, scheduled, states
 from onepass.optim.average import averages_in_place
 from onepass.optim.care import step_with_care
 from onepass.optim.devices import CPU, Memory
@@ -127,24 +127,24 @@ class OnePass(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        own = self.__dict__
         unscale: float | None = 1.0
-        if "found_inf" in self.__dict__ or "grad_scale" in self.__dict__:
+        if "found_inf" in own or "grad_scale" in own:
             self._scaler = launch.scaler_of(self)
             unscale = 1.0 if self._scaler else self._read_scaler()
-        clip = None if unscale is None else self._clip(unscale)
-        try:
-            if unscale is None or not self._update(unscale, clip):
-                self._skip(clip)
-                return loss
-        finally:
+        elif self._scaler is not None:
             self._scaler = None
+        clip = None if unscale is None else self._clip(unscale)
+        if unscale is None or not self._update(unscale, clip):
+            self._skip(clip)
+            return loss
         self.steps_applied += 1
         for group in self.param_groups:
             if scheduled.KEY in group:
                 self.schedules.write(group, self.steps_applied)
             elif options.needs_count(group):
                 group[scheduled.COUNT] = self.steps_applied
-        if launch.counts(self):
+        if self._memories and launch.counts(self):
             self._last = None
         elif clip is not None:
             bad = [] if math.isfinite(clip.norm) else nonfinite_names(self.param_groups)
@@ -231,12 +231,27 @@ class OnePass(Optimizer):
         dry: bool = False,
         first_steps: set[tuple[int, int]] = _NONE,
         first_averages: set[tuple[int, int]] = _NONE,
+        on_cpu: bool = False,
     ) -> _core.Trouble | None:
         """Have the kernels do what `work.describe` has described for each group."""
-        trouble: _core.Trouble | None = launch.run(
-            self, work, clip, dry, first_steps, first_averages
+        if devices.seen and not on_cpu:
+            trouble: _core.Trouble | None = launch.run(
+                self, work, clip, dry, first_steps, first_averages
+            )
+            return trouble
+        seed = self.param_groups[0].get("seed", 0) if self.param_groups else 0
+        return _core.step(
+            READER,
+            self._memory,
+            work,
+            self.state,
+            dry,
+            clip,
+            first_steps,
+            first_averages,
+            seed,
+            self.steps_applied,
         )
-        return trouble
 
     def trains(self, group: Group) -> bool:
         """Return whether a group has reached its `train_from`."""

@@ -105,12 +105,18 @@ def extension() -> Extension | None:
     return cuda() if _stand_in is None else _stand_in
 
 
+seen = False
+"""Whether any parameters were on a device so far: what is done for that costs no time before."""
+
+
 def place_of(group: dict[str, Any]) -> int:
     """Return where the first parameter of a group is; the kernels refuse others that are elsewhere."""
+    global seen
     params = group["params"]
     if not params or not (params[0].is_cuda or _stand_in is not None):
         return CPU
     found = extension()
+    seen = found is not None
     return CPU if found is None else found.place(params[0])
 
 

@@ -82,21 +82,16 @@ def _run_at(
     first_steps: Pairs,
     first_averages: Pairs,
 ) -> Any:
-    groups = optimizer.param_groups
-    seed = groups[0].get("seed", 0) if groups else 0
     if place == CPU:
-        return _core.step(
-            READER,
-            optimizer._memory,
+        return optimizer.run(
             work,
-            optimizer.state,
-            dry,
             clip,
-            first_steps,
-            first_averages,
-            seed,
-            optimizer.steps_applied,
+            dry=dry,
+            first_steps=first_steps,
+            first_averages=first_averages,
+            on_cpu=True,
         )
+    groups = optimizer.param_groups
     found = devices.extension()
     assert found is not None
     memory = memory_at(optimizer, place)
@@ -112,7 +107,7 @@ def _run_at(
         else found.module.Clip(clip.max_norm, clip.skip_nonfinite, clip.unscale),
         first_steps,
         first_averages,
-        seed,
+        groups[0].get("seed", 0),
         optimizer.steps_applied,
         place,
         memory.stream(),

@@ -50,7 +50,10 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
     """Return a group as `_core.step` takes it."""
     if group["differentiable"] or not optimizer.trains(group):
         return NOTHING
-    place = devices.place_of(group)
+    params = group["params"]
+    place = devices.CPU
+    if params and (params[0].is_cuda or devices.seen):
+        place = devices.place_of(group)
     if place != devices.CPU and scheduled.KEY in group and launch_counts(optimizer, group):
         group = optimizer.schedules.for_device(group)
     (number, keys), hyper = optimizer.rule(group)
@@ -96,7 +99,7 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
             anchor=states.ANCHOR if anchor else None,
         )
         keys = tuple(map(states.code_key, keys)) if quantised else keys
-    return group["params"], number, keys, counted, numbers, extras, place
+    return params, number, keys, counted, numbers, extras, place
 
 
 def _left_there(number: Any, place: int) -> Any:
