@@ -19,9 +19,7 @@ std::byte* Buffer::reserve(Allocator& allocator, size_t bytes) {
 }
 
 std::byte* Mirror::reserve(Allocator& allocator, size_t bytes) {
-  std::byte* const place = copy_.reserve(allocator, bytes);
-  if (place != place_) sent_.clear();
-  return place_ = place;
+  return place_ = copy_.reserve(allocator, bytes);  // elsewhere only if larger, and then it is sent anyway
 }
 
 bool Mirror::send(Allocator& allocator, const device::Stream& stream, const std::vector<std::byte>& bytes,

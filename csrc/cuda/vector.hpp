@@ -40,9 +40,18 @@ struct Pack {
 template <class T, int n>
 constexpr uintptr_t pack_alignment = sizeof(typename Pack<T, n>::Word);
 
+// A GPU stops at an address that is not aligned; a host that stands in for it must, too.
+template <class Word>
+ONEPASS_DEVICE inline void expect_alignment([[maybe_unused]] const void* address) {
+#ifndef __CUDA_ARCH__
+  if (reinterpret_cast<uintptr_t>(address) % sizeof(Word) != 0) __builtin_trap();
+#endif
+}
+
 template <class T, int n>
 ONEPASS_DEVICE inline Pack<T, n> load_pack(const T* from) {
   using Word = typename Pack<T, n>::Word;
+  expect_alignment<Word>(from);
   struct Raw {
     Word word[Pack<T, n>::words];
   } raw;
@@ -57,6 +66,7 @@ ONEPASS_DEVICE inline void store_pack(T* to, const Pack<T, n>& pack) {
   struct Raw {
     Word word[Pack<T, n>::words];
   };
+  expect_alignment<Word>(to);
   const Raw raw = bits_as<Raw>(pack);
   ONEPASS_UNROLL
   for (int i = 0; i < Pack<T, n>::words; ++i) reinterpret_cast<Word*>(to)[i] = raw.word[i];
