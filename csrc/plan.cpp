@@ -176,9 +176,9 @@ template <class Kernel>
 void Plan::each_stretch(const Kernel& kernel) const {
   const int threads = in_order_ ? 1 : useful_threads(elements_);
   const int64_t share = std::max<int64_t>(1, (elements_ + threads - 1) / threads);
-  const int64_t chunk =
-      share <= largest_share ? share
-                             : std::clamp(share / 8, smallest_chunk, largest_chunk) / smallest_chunk * smallest_chunk;
+  const int64_t chunk = share <= largest_share
+                            ? share
+                            : std::clamp(share / 8, smallest_chunk, largest_chunk) / smallest_chunk * smallest_chunk;
   parallel_for(elements_, chunk, threads, [&](int64_t begin, int64_t end) {
     for (auto segment = segment_at(begin); segment != segments_.end() && segment->start < end; ++segment) {
       if (segments_.end() - segment > segments_ahead) prefetch(segment[segments_ahead]);

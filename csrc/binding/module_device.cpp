@@ -135,6 +135,7 @@ PYBIND11_MODULE(ONEPASS_MODULE, m) {
   m.def("replay", &device::replay);
 #else
   m.def("driver_problem", &device::driver_problem);
+  m.def("can_run", &device::can_run, "device"_a);
   m.attr("architectures") = ONEPASS_ARCHITECTURES;
 #endif
 }

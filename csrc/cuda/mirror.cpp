@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 
 namespace onepass {
 namespace {
@@ -16,6 +17,15 @@ std::byte* Buffer::reserve(Allocator& allocator, size_t bytes) {
     start_ = allocator.on_device(capacity_);
   }
   return start_;
+}
+
+Mirror::~Mirror() {
+  for (const Source& source : sources_) {
+    try {
+      source.sent.wait();
+    } catch (const std::exception&) {  // the device has failed; nothing is under way any more
+    }
+  }
 }
 
 std::byte* Mirror::reserve(Allocator& allocator, size_t bytes) {

@@ -31,6 +31,11 @@ class Buffer {
 
 class Mirror {
  public:
+  Mirror() = default;
+  Mirror(const Mirror&) = delete;
+  Mirror& operator=(const Mirror&) = delete;
+  ~Mirror();  // waits for copies under way: their sources go, too
+
   // Where the copy of so many bytes will be.
   std::byte* reserve(Allocator& allocator, size_t bytes);
 

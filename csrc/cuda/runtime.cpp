@@ -65,6 +65,14 @@ std::string driver_problem() {
   return devices == 0 ? "no device" : "";
 }
 
+bool can_run(int device) {
+  const Current current(device);
+  cudaFuncAttributes attributes;
+  const bool found = cudaFuncGetAttributes(&attributes, update_kernel(0)) == cudaSuccess;
+  cudaGetLastError();
+  return found;
+}
+
 bool is_capturing(const Stream& stream) {
   const Current current(stream.device);
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;

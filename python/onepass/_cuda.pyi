@@ -11,6 +11,9 @@ architectures: str
 def driver_problem() -> str:
     """Return why no device can be used, or an empty string."""
 
+def can_run(device: int) -> bool:
+    """Return whether there is code for the architecture of a device."""
+
 class Reader: ...
 
 class Memory:

@@ -46,7 +46,6 @@ class Extension:
     def __init__(self, module: Any) -> None:
         self.module = module
         self.reader = make_reader(module=module)
-        self._lowest = min(_number(name) for name in module.architectures.split(","))
         self._covered: dict[int, bool] = {}
 
     def place(self, tensor: torch.Tensor) -> int:
@@ -55,8 +54,7 @@ class Extension:
             return CPU
         place = tensor.get_device()
         if place not in self._covered:
-            major, minor = torch.cuda.get_device_capability(place)
-            self._covered[place] = 10 * major + minor >= self._lowest
+            self._covered[place] = bool(self.module.can_run(place))
         return place if self._covered[place] else CPU
 
     def stream(self, place: int) -> int:
@@ -76,10 +74,6 @@ class Extension:
         if on_host:
             return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
         return torch.empty(size, dtype=torch.uint8, device=torch.device("cuda", place))
-
-
-def _number(architecture: str) -> int:
-    return int("".join(c for c in architecture if c.isdigit()) or 0)
 
 
 def cuda_module() -> Any:
