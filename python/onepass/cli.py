@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from onepass import __version__, _core
+from onepass.optim import devices
 from onepass.optim.reading import READER
 
 CHAPTERS = ("optimizers", "schedule", "l1-l2", "augmentation", "transfer")
@@ -138,8 +139,14 @@ def _instruction_set() -> str:
 
 
 def _cuda() -> str:
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"not built in; torch finds {', '.join(devices) or 'no device'}"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    found = f"torch finds {', '.join(names) or 'no device'}"
+    module = devices.cuda_module()
+    if module is None:
+        return f"not built in; {found}"
+    architectures = module.architectures.replace("-real", "").replace("-virtual", " as PTX")
+    built = f"built for {architectures.replace(',', ', ')}"
+    return f"{built}; {module.driver_problem() or found}"
 
 
 def _reading() -> str:

@@ -99,3 +99,18 @@ def test_the_deadline_leaves_the_fewest_rounds() -> None:
     clock = Clock()
     seen = timing.watch({"a": clock.step(1.0)}, rounds=50, turn=1.0, deadline=0.0, clock=clock)
     assert len(seen["a"].seconds) == timing.FEWEST_ROUNDS
+
+
+def test_waits_for_a_device_before_the_clock_is_read() -> None:
+    """A step that only enqueues is charged with what it enqueued."""
+    time, queued = [0.0], [0]
+
+    def step() -> None:
+        queued[0] += 1
+
+    def wait() -> None:
+        time[0] += queued[0]
+        queued[0] = 0
+
+    seen = timing.watch({"slow": step}, rounds=3, turn=10.0, clock=lambda: time[0], wait=wait)
+    assert seen["slow"].seconds == pytest.approx([1.0] * 3, rel=0.2)

@@ -55,6 +55,7 @@ class Case:
     model: Model
     configuration: Configuration
     dtype: torch.dtype = torch.float32
+    device: str = "cpu"
 
     @property
     def bytes_per_parameter(self) -> int:
@@ -84,7 +85,8 @@ def _gradients(case: Case) -> Iterator[torch.Tensor]:
 
 def new_parameters(case: Case) -> list[torch.nn.Parameter]:
     """Return parameters with gradients: one contestant's own, allocated in the order in which all are."""
-    parameters = [torch.nn.Parameter(value) for value in starting_values(case)]
+    device = case.device
+    parameters = [torch.nn.Parameter(value.to(device)) for value in starting_values(case)]
     for parameter, gradient in zip(parameters, _gradients(case), strict=True):
-        parameter.grad = gradient
+        parameter.grad = gradient.to(device)
     return parameters

@@ -34,7 +34,7 @@ def tolerance(case: Case, reference: Contestant) -> float:
     moved = largest = 0.0
     for start, now in zip(starting_values(case), reference.parameters, strict=True):
         if start.numel():
-            moved = max(moved, float((now.detach() - start).abs().max()))
+            moved = max(moved, float((now.detach() - start.to(now.device)).abs().max()))
             largest = max(largest, float(now.detach().abs().max()))
     return SHARE_OF_MOVE * moved + ROUNDINGS * torch.finfo(case.dtype).eps * largest
 

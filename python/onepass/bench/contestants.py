@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,8 +59,13 @@ def theirs(case: Case, peer: Peer) -> Contestant:
 def limit(case: Case, of: Contestant, optimizer: torch.optim.Optimizer) -> Contestant:
     """Return the streaming limit of our optimizer, which has stepped before.
 
-    It reads and writes the same bytes of the same tensors, in the same chunks, with no arithmetic. No value changes.
+    On the CPU it reads and writes the same bytes of the same tensors, in the same chunks, with no arithmetic; no value
+    changes. On a CUDA device it is a copy from device to device that moves as many bytes.
     """
+    if case.device != "cpu":
+        half = case.bytes_per_parameter * case.model.parameters // 2  # each is read and written
+        source = torch.zeros(half, dtype=torch.uint8, device=case.device)
+        return Contestant(LIMIT, partial(torch.empty_like(source).copy_, source), of.parameters)
     keys = case.configuration.states
     rows = [(p, p.grad, *(optimizer.state[p][key] for key in keys)) for p in of.parameters]
     return Contestant(LIMIT, _core.Stream(READER, rows).run, of.parameters)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from onepass.bench import checking, contestants, memory, timing
 from onepass.bench.cases import Case
 from onepass.bench.contestants import FLOOR, LIMIT, OURS, Contestant
@@ -71,7 +73,7 @@ def run_case(
 
     Where memory does not hold all contestants at once there are several heats, ours with the limit in each of them.
     """
-    planned = heats(peers, case, memory.available())
+    planned = heats(peers, case, memory.available(case.device))
     rows = {name: Row(name) for name in (OURS, LIMIT, FLOOR, *(peer.name for peer in peers))}
     for heat in planned:
         _run_heat(case, heat, method, rows, deadline, progress)
@@ -104,13 +106,14 @@ def _run_heat(
         if contestant is not None:
             racing.append(contestant)
     for contestant in racing:
-        rows[contestant.name].extra_memory = memory.extra_memory(contestant.step)
+        rows[contestant.name].extra_memory = memory.extra_memory(contestant.step, case.device)
     racing[1:1] = [contestants.limit(case, reference, optimizer), contestants.floor(reference)]
     seen = timing.watch(
         {contestant.name: contestant.step for contestant in racing},
         rounds=method.rounds,
         turn=method.turn,
         deadline=deadline,
+        wait=torch.cuda.synchronize if case.device != "cpu" else lambda: None,
         progress=progress,
     )
     for name, watched in seen.items():
@@ -177,6 +180,7 @@ def as_json(case: Case, rows: dict[str, Row], threads: int) -> dict[str, Any]:
         "options": dict(configuration.options),
         "dtype": str(case.dtype).removeprefix("torch."),
         "threads": threads,
+        "device": case.device,
         "bytes_per_parameter": case.bytes_per_parameter,
         "results": results,
     }

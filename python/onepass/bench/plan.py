@@ -25,11 +25,12 @@ class Plan:
     deadline: float | None = None
     """When `time.perf_counter` shows this, no further case begins."""
     command: str = ""
+    device: str = "cpu"
 
     def cases(self) -> list[tuple[Case, int]]:
         """Return every case with its number of threads."""
         return [
-            (Case(model, configuration, dtype), threads)
+            (Case(model, configuration, dtype, self.device), threads)
             for dtype in self.dtypes
             for threads in self.threads
             for model in self.models

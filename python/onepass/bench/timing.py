@@ -65,6 +65,7 @@ def watch(
     turn: float,
     deadline: float | None = None,
     clock: Clock = time.perf_counter,
+    wait: Callable[[], None] = lambda: None,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Watched]:
     """Time one step of each contestant.
@@ -76,12 +77,18 @@ def watch(
             them is not timed, so that caches hold what this contestant's own last step has left in them.
         deadline: When the clock shows this, no further round begins, but `FEWEST_ROUNDS` there are.
         clock: Tells the time.
+        wait: Waits for what steps have only begun, on a device; called before the clock is read.
         progress: Called after every round.
     """
     seen = {}
+
+    def now() -> float:
+        wait()
+        return clock()
+
     for name, step in steps.items():
         seen[name] = Watched(1, [])
-        _attempt(seen[name], partial(_choose_length, step, seen[name], turn, clock))
+        _attempt(seen[name], partial(_choose_length, step, seen[name], turn, now))
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -92,7 +99,7 @@ def watch(
             first = number % max(1, len(names))
             for name in names[first:] + names[:first]:
                 watched = seen[name]
-                _attempt(watched, partial(_take_turn, steps[name], watched, turn, clock))
+                _attempt(watched, partial(_take_turn, steps[name], watched, turn, now))
             progress()
     finally:
         if collecting:
