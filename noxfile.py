@@ -17,7 +17,7 @@ def lint(session: nox.Session) -> None:
     cpp = [
         str(path)
         for path in sorted(Path("csrc").rglob("*"))
-        if path.suffix in {".hpp", ".cpp", ".cu"}
+        if path.suffix in {".hpp", ".cpp", ".cu", ".cuh"}
     ]
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")

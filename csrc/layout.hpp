@@ -9,10 +9,14 @@
 
 namespace onepass {
 
+// Where a tensor's memory is: on a CUDA device by its number, or
+constexpr int on_host = -1;
+
 // A tensor as the binding reads it; shape and strides (in elements) belong to the tensor.
 struct TensorView {
   void* data;
   Dtype dtype;
+  int device;
   int dims;
   const int64_t* shape;
   const int64_t* stride;

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "device.hpp"
+
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
 
@@ -11,7 +13,7 @@ struct Block {
   uint32_t word[4];
 };
 
-inline Block philox(Block counter, uint32_t key0, uint32_t key1) {
+ONEPASS_DEVICE inline Block philox(Block counter, uint32_t key0, uint32_t key1) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t even = uint64_t{0xD2511F53u} * counter.word[0];
     const uint64_t odd = uint64_t{0xCD9E8D57u} * counter.word[2];
@@ -24,7 +26,7 @@ inline Block philox(Block counter, uint32_t key0, uint32_t key1) {
 }
 
 // Uniform in [0, 1): the upper 53 bits of two words, as many as a double holds.
-inline double uniform(uint32_t high, uint32_t low) {
+ONEPASS_DEVICE inline double uniform(uint32_t high, uint32_t low) {
   const uint64_t bits = (uint64_t{high} << 32 | low) >> 11;
   return static_cast<double>(bits) * 0x1p-53;
 }

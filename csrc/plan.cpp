@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "norm.hpp"
 #include "parallel.hpp"
 #include "rules.hpp"
 #include "tile.hpp"
@@ -11,13 +12,10 @@
 namespace onepass {
 namespace {
 
-using Prepare = Prepared (*)(const double*, double);
-
 template <class List>
 struct RuleTable;
 template <template <class> class... Rule>
 struct RuleTable<RuleList<Rule...>> {
-  static constexpr Prepare prepare[] = {Rule<double>::prepare...};
   static constexpr int states[] = {Rule<double>::states...};
 };
 using Table = RuleTable<Rules>;
@@ -33,9 +31,6 @@ constexpr int64_t largest_share = 262144;
 int useful_threads(int64_t elements) {
   return static_cast<int>(std::min<int64_t>(available_threads(), std::max<int64_t>(1, elements / elements_per_thread)));
 }
-
-// Elements that are summed in a fixed order, whatever the number of threads.
-constexpr int64_t norm_block = 65536;
 
 // A small tensor is done before the hardware sees where the next one lies.
 constexpr int segments_ahead = 4;
@@ -59,45 +54,43 @@ const std::vector<RuleInfo>& rules() {
 }
 
 void Plan::clear() {
+  groups_.clear();
   segments_.clear();
   scalars_.clear();
-  prepared_for_.clear();
+  origins_.clear();
   strided_.clear();
   elements_ = 0;
   in_order_ = false;
 }
 
 void Plan::begin_group(const Group& group) {
-  group_ = group;
+  groups_.push_back(group);
   group_start_ = scalars_.size();
 }
 
-uint32_t Plan::scalars_for(double t, bool new_average) {
-  const std::pair<double, bool> wanted{t, new_average};
-  for (size_t i = scalars_.size(); i-- > group_start_;) {
-    if (prepared_for_[i] == wanted) return static_cast<uint32_t>(i);
+uint32_t Plan::scalars_for(const StepNumber& t, bool new_average) {
+  for (size_t i = t.count == nullptr ? scalars_.size() : group_start_; i-- > group_start_;) {
+    if (origins_[i].t == t && origins_[i].new_average == new_average) return static_cast<uint32_t>(i);
   }
-  Scalars scalars = group_.scalars;
-  const Prepared prepared = Table::prepare[group_.rule](group_.hyper, t);
-  std::copy(std::begin(prepared.rule), std::end(prepared.rule), scalars.rule);
-  scalars.threshold = prepared.rate * group_.l1_decay;
-  scalars.ema_weight = new_average ? 1 : group_.ema_weight;
-  scalars_.push_back(scalars);
-  prepared_for_.push_back(wanted);
+  origins_.push_back({static_cast<uint32_t>(groups_.size() - 1), t, new_average});
+  scalars_.push_back(t.count == nullptr ? scalars_of(groups_.back(), t.known, new_average) : Scalars{});
   return static_cast<uint32_t>(scalars_.size() - 1);
 }
 
-void Plan::add(const Operands& operands, double t, bool new_average) {
+void Plan::add(const Operands& operands, const StepNumber& t, bool new_average) {
   Segment segment{};
   segment.count = operands.view[param].count();
-  if (segment.count == 0) return;
+  if (segment.count == 0) {
+    if (t.count != nullptr) scalars_for(t, new_average);  // its steps are counted all the same
+    return;
+  }
   for (int k = 0; k < max_operands; ++k) {
     if (!operands.has[k]) continue;
     segment.data[k] = operands.view[k].data;
     segment.dtype[k] = operands.view[k].dtype;
   }
   std::copy(std::begin(operands.scale), std::end(operands.scale), segment.scale);
-  segment.rule = static_cast<uint8_t>(group_.rule);
+  segment.rule = static_cast<uint8_t>(groups_.back().rule);
   segment.states = static_cast<uint8_t>(operands.states);
   segment.quantised = operands.quantised;
   segment.scalars = scalars_for(t, new_average);
@@ -116,12 +109,16 @@ std::vector<Segment>::const_iterator Plan::segment_at(int64_t place) const {
 }
 
 double Plan::square_sum(const Isa& isa) const {
-  const int64_t blocks = (elements_ + norm_block - 1) / norm_block;
-  std::vector<double> sums(static_cast<size_t>(blocks));
-  parallel_for(elements_, norm_block, useful_threads(elements_), [&](int64_t begin, int64_t end) {
-    sums[static_cast<size_t>(begin / norm_block)] = isa.square_sum(&*segment_at(begin), begin, end);
+  std::vector<double> sums(static_cast<size_t>((elements_ + norm_block - 1) / norm_block));
+  parallel_for(elements_, 8 * norm_block, useful_threads(elements_), [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end; at += norm_block) {
+      const int64_t stop = std::min(end, at + norm_block);
+      sums[static_cast<size_t>(at / norm_block)] = isa.square_sum(&*segment_at(at), at, stop);
+    }
   });
-  return std::accumulate(sums.begin(), sums.end(), 0.0);
+  double lanes[norm_lanes] = {};
+  for (size_t i = 0; i < sums.size(); ++i) lanes[i % norm_lanes] += sums[i];
+  return fold(lanes);
 }
 
 bool Plan::has_finite_gradients() const {
@@ -140,17 +137,19 @@ void Plan::scale_gradients(double factor) {
   for (Scalars& scalars : scalars_) scalars.scale *= factor;
 }
 
-void Plan::settle_order(uint64_t& disjoint) {
-  if (useful_threads(elements_) == 1) return;
+bool Plan::is_disjoint(uint64_t& disjoint) const {
   uint64_t fingerprint = 1;
   for (const Segment& segment : segments_) {
     const uint64_t place = reinterpret_cast<uintptr_t>(segment.data[param]) + static_cast<uint64_t>(segment.count) * 31;
     fingerprint = (fingerprint ^ place) * 0x9E3779B97F4A7C15u;
   }
-  if (fingerprint == disjoint) return;
-  in_order_ = has_shared_memory();
-  if (!in_order_) disjoint = fingerprint;
+  if (fingerprint == disjoint) return true;
+  if (has_shared_memory()) return false;
+  disjoint = fingerprint;
+  return true;
 }
+
+void Plan::settle_order(uint64_t& disjoint) { in_order_ = useful_threads(elements_) > 1 && !is_disjoint(disjoint); }
 
 bool Plan::has_shared_memory() const {
   std::vector<std::pair<uintptr_t, uintptr_t>> ranges;  // first byte, byte after the last
@@ -177,9 +176,9 @@ template <class Kernel>
 void Plan::each_stretch(const Kernel& kernel) const {
   const int threads = in_order_ ? 1 : useful_threads(elements_);
   const int64_t share = std::max<int64_t>(1, (elements_ + threads - 1) / threads);
-  const int64_t chunk =
-      share <= largest_share ? share
-                             : std::clamp(share / 8, smallest_chunk, largest_chunk) / smallest_chunk * smallest_chunk;
+  const int64_t chunk = share <= largest_share
+                            ? share
+                            : std::clamp(share / 8, smallest_chunk, largest_chunk) / smallest_chunk * smallest_chunk;
   parallel_for(elements_, chunk, threads, [&](int64_t begin, int64_t end) {
     for (auto segment = segment_at(begin); segment != segments_.end() && segment->start < end; ++segment) {
       if (segments_.end() - segment > segments_ahead) prefetch(segment[segments_ahead]);

@@ -18,7 +18,7 @@ struct Coding {
   uint32_t base;         // of the dither at the first element
   int highest_exponent;  // of 1.125 + |x| / scale, at the largest element
 
-  Coding(StateKind kind, uint64_t draw)
+  ONEPASS_DEVICE Coding(StateKind kind, uint64_t draw)
       : has_sign(kind == StateKind::with_sign),
         // A maximum cannot stand still, but dither would let it climb.
         spread(kind == StateKind::maximum ? 0 : 0x9E3779B9u),  // the golden ratio: neighbours differ as much as can be
@@ -31,41 +31,62 @@ constexpr int code_shift = 19;  // leaves 4 of a float's mantissa bits
 constexpr float code_offset = 1.125f;
 constexpr uint32_t code_of_zero = 0x7F2;  // bits of code_offset >> code_shift
 
+// One element of a block.
 template <class C>
-inline void dequantise(const uint8_t* codes, int64_t n, float scale, const Coding& coding, C* __restrict out) {
+ONEPASS_DEVICE inline C decode(uint8_t code, float scale, const Coding& coding) {
   const uint32_t digits = coding.has_sign ? 0x7Fu : 0xFFu;
-  for (int64_t i = 0; i < n; ++i) {
-    const float magnitude = (bits_as<float>(((codes[i] & digits) + code_of_zero) << code_shift) - code_offset) * scale;
-    const uint32_t sign = (codes[i] & ~digits & 0x80u) << 24;
-    out[i] = static_cast<C>(bits_as<float>(bits_as<uint32_t>(magnitude) | sign));
-  }
+  const float magnitude = (bits_as<float>(((code & digits) + code_of_zero) << code_shift) - code_offset) * scale;
+  const uint32_t sign = (code & ~digits & 0x80u) << 24;
+  return static_cast<C>(bits_as<float>(bits_as<uint32_t>(magnitude) | sign));
 }
 
-// Returns the scale. Infinity or NaN anywhere makes it, and so the whole block, NaN.
+// What the largest magnitude of a block is found by: bits of non-negative floats sort as they do, NaN above all.
+template <class C>
+ONEPASS_DEVICE inline uint32_t magnitude_bits(C x) {
+  return bits_as<uint32_t>(static_cast<float>(x)) & 0x7fffffffu;
+}
+
+struct BlockScale {
+  float scale;  // NaN, and so the whole block, if infinity or NaN is anywhere in it
+  float inverse;
+
+  ONEPASS_DEVICE BlockScale(uint32_t largest, const Coding& coding) {
+    const int exponent = static_cast<int>(largest >> 23);
+    const int used = exponent > 20 ? exponent : 20;  // below, scale or inverse would not be normal numbers
+    const bool finite = exponent < 255;
+    scale = bits_as<float>(finite ? static_cast<uint32_t>(used + 1 - coding.highest_exponent) << 23 : 0x7fc00000u);
+    inverse = bits_as<float>(finite ? static_cast<uint32_t>(253 - used + coding.highest_exponent) << 23 : 0u);
+  }
+};
+
+// Element number `i` of a block.
+template <class C>
+ONEPASS_DEVICE inline uint8_t encode(C value, uint32_t i, float inverse, const Coding& coding) {
+  const uint32_t u = bits_as<uint32_t>(static_cast<float>(value)), magnitude = u & 0x7fffffffu;
+  const uint32_t dither = (i * coding.spread + coding.base) >> (32 - code_shift);
+  const uint32_t t = bits_as<uint32_t>(bits_as<float>(magnitude) * inverse + code_offset);
+  const uint32_t code = ((t + dither) >> code_shift) - code_of_zero;
+  const uint32_t least = magnitude != 0 ? 1u : 0u;  // or a second moment would vanish under the first
+  const uint32_t signless = code > least ? code : least;
+  return static_cast<uint8_t>(coding.has_sign ? code | (u >> 24 & 0x80u) : signless);
+}
+
+template <class C>
+inline void dequantise(const uint8_t* codes, int64_t n, float scale, const Coding& coding, C* __restrict out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = decode<C>(codes[i], scale, coding);
+}
+
+// Returns the scale.
 template <class C>
 inline float quantise(const C* __restrict in, int64_t n, const Coding& coding, uint8_t* __restrict codes) {
-  uint32_t largest = 0;  // bits of non-negative floats sort as they do, NaN above all
+  uint32_t largest = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const uint32_t u = bits_as<uint32_t>(static_cast<float>(in[i])) & 0x7fffffffu;
+    const uint32_t u = magnitude_bits(in[i]);
     largest = largest > u ? largest : u;
   }
-  const int exponent = static_cast<int>(largest >> 23);
-  const int used = exponent > 20 ? exponent : 20;  // below, scale or inverse would not be normal numbers
-  const bool finite = exponent < 255;
-  const float scale = bits_as<float>(static_cast<uint32_t>(used + 1 - coding.highest_exponent) << 23);
-  const float inverse =
-      finite ? bits_as<float>(static_cast<uint32_t>(253 - used + coding.highest_exponent) << 23) : 0.0f;
-  for (int64_t i = 0; i < n; ++i) {
-    const float x = static_cast<float>(in[i]);
-    const uint32_t u = bits_as<uint32_t>(x), magnitude = u & 0x7fffffffu;
-    const uint32_t dither = (static_cast<uint32_t>(i) * coding.spread + coding.base) >> (32 - code_shift);
-    const uint32_t t = bits_as<uint32_t>(bits_as<float>(magnitude) * inverse + code_offset);
-    const uint32_t code = ((t + dither) >> code_shift) - code_of_zero;
-    const uint32_t least = magnitude != 0 ? 1u : 0u;  // or a second moment would vanish under the first
-    const uint32_t signless = code > least ? code : least;
-    codes[i] = static_cast<uint8_t>(coding.has_sign ? code | (u >> 24 & 0x80u) : signless);
-  }
-  return finite ? scale : __builtin_nanf("");
+  const BlockScale block(largest, coding);
+  for (int64_t i = 0; i < n; ++i) codes[i] = encode(in[i], static_cast<uint32_t>(i), block.inverse, coding);
+  return block.scale;
 }
 
 }  // namespace

@@ -7,23 +7,29 @@
 
 #include <cmath>
 
+#include "device.hpp"
 #include "segment.hpp"
 
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
 
+// As a function of the standard library, it would set errno where the compiler is not told otherwise.
 template <class C>
-inline C square_root(C x) {
+ONEPASS_DEVICE inline C square_root(C x) {
+#ifdef __CUDA_ARCH__
+  return std::sqrt(x);
+#else
   if constexpr (sizeof(C) == sizeof(float)) {
     return __builtin_sqrtf(x);
   } else {
     return __builtin_sqrt(x);
   }
+#endif
 }
 
 // As torch.maximum: NaN wins, whichever side it is on.
 template <class C>
-inline C maximum(C a, C b) {
+ONEPASS_DEVICE inline C maximum(C a, C b) {
   const C larger = a > b ? a : b;  // b where either is NaN
   return a != a ? a : larger;
 }
@@ -32,11 +38,11 @@ inline C maximum(C a, C b) {
 template <class C>
 struct Sgd {
   static constexpr int states = 0;
-  static Prepared prepare(const double* h, double) { return {h[0], {h[0]}}; }
+  ONEPASS_DEVICE static Prepared prepare(const double* h, double) { return {h[0], {h[0]}}; }
 
   C lr;
-  explicit Sgd(const double* s) : lr(static_cast<C>(s[0])) {}
-  void operator()(C& p, C g) const { p = p - lr * g; }
+  ONEPASS_DEVICE explicit Sgd(const double* s) : lr(static_cast<C>(s[0])) {}
+  ONEPASS_DEVICE void operator()(C& p, C g) const { p = p - lr * g; }
 };
 
 // SGD with momentum (Polyak, 1964; Nesterov's form as in Sutskever et al., 2013). h: lr, momentum, dampening, nesterov.
@@ -44,20 +50,20 @@ struct Sgd {
 template <class C>
 struct Momentum {
   static constexpr int states = 1;
-  static Prepared prepare(const double* h, double t) {
+  ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
     const bool first = t <= 1;
     return {h[0], {h[0], first ? 0 : h[1], first ? 1 : 1 - h[2], h[1], h[3]}};
   }
 
   C lr, keep, take, momentum;
   bool nesterov;
-  explicit Momentum(const double* s)
+  ONEPASS_DEVICE explicit Momentum(const double* s)
       : lr(static_cast<C>(s[0])),
         keep(static_cast<C>(s[1])),
         take(static_cast<C>(s[2])),
         momentum(static_cast<C>(s[3])),
         nesterov(s[4] != 0) {}
-  void operator()(C& p, C g, C& b) const {
+  ONEPASS_DEVICE void operator()(C& p, C g, C& b) const {
     b = keep * b + take * g;
     p = p - lr * (nesterov ? g + momentum * b : b);
   }
@@ -67,14 +73,14 @@ struct Momentum {
 template <class C>
 struct Adagrad {
   static constexpr int states = 1;
-  static Prepared prepare(const double* h, double t) {
+  ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
     const double rate = h[0] / (1 + (t - 1) * h[1]);
     return {rate, {rate, h[2]}};
   }
 
   C lr, eps;
-  explicit Adagrad(const double* s) : lr(static_cast<C>(s[0])), eps(static_cast<C>(s[1])) {}
-  void operator()(C& p, C g, C& sum) const {
+  ONEPASS_DEVICE explicit Adagrad(const double* s) : lr(static_cast<C>(s[0])), eps(static_cast<C>(s[1])) {}
+  ONEPASS_DEVICE void operator()(C& p, C g, C& sum) const {
     sum = sum + g * g;
     p = p - lr * g / (square_root(sum) + eps);
   }
@@ -86,10 +92,12 @@ struct Adagrad {
 template <class C, bool centered, bool with_momentum>
 struct RMSpropBase {
   static constexpr int states = 1 + centered + with_momentum;
-  static Prepared prepare(const double* h, double) { return {h[0], {h[0], h[1], 1 - h[1], h[2], h[3], h[4]}}; }
+  ONEPASS_DEVICE static Prepared prepare(const double* h, double) {
+    return {h[0], {h[0], h[1], 1 - h[1], h[2], h[3], h[4]}};
+  }
 
   C lr, alpha, rest, eps, momentum, trusted;
-  explicit RMSpropBase(const double* s)
+  ONEPASS_DEVICE explicit RMSpropBase(const double* s)
       : lr(static_cast<C>(s[0])),
         alpha(static_cast<C>(s[1])),
         rest(static_cast<C>(s[2])),
@@ -97,24 +105,24 @@ struct RMSpropBase {
         momentum(static_cast<C>(s[4])),
         trusted(static_cast<C>(s[5])) {}
 
-  C scaled(C g, C& v) const {
+  ONEPASS_DEVICE C scaled(C g, C& v) const {
     v = alpha * v + rest * g * g;
     return g / (square_root(v) + eps);
   }
-  C scaled(C g, C& v, C& mean) const {
+  ONEPASS_DEVICE C scaled(C g, C& v, C& mean) const {
     v = alpha * v + rest * g * g;
     mean = alpha * mean + rest * g;
     const C variance = v - mean * mean, least = trusted * v;  // rounding may leave it below zero
     return g / (square_root(variance < least ? least : variance) + eps);
   }
   template <class... Mean>
-  void operator()(C& p, C g, C& v, Mean&... mean) const
+  ONEPASS_DEVICE void operator()(C& p, C g, C& v, Mean&... mean) const
     requires(!with_momentum)
   {
     p = p - lr * scaled(g, v, mean...);
   }
   template <class... Mean>
-  void operator()(C& p, C g, C& v, C& b, Mean&... mean) const
+  ONEPASS_DEVICE void operator()(C& p, C g, C& v, C& b, Mean&... mean) const
     requires(with_momentum)
   {
     b = momentum * b + scaled(g, v, mean...);
@@ -135,14 +143,14 @@ using RMSpropCenteredMomentum = RMSpropBase<C, true, true>;
 template <class C, bool amsgrad>
 struct AdamBase {
   static constexpr int states = 2 + amsgrad;
-  static Prepared prepare(const double* h, double t) {
+  ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
     const double bias1 = 1 - std::pow(h[1], t);
     const double bias2 = 1 - std::pow(h[2], t);
     return {h[0], {h[0] / bias1, h[1], 1 - h[1], h[2], 1 - h[2], 1 / std::sqrt(bias2), h[3]}};
   }
 
   C step_size, beta1, rest1, beta2, rest2, inverse_bias, eps;
-  explicit AdamBase(const double* s)
+  ONEPASS_DEVICE explicit AdamBase(const double* s)
       : step_size(static_cast<C>(s[0])),
         beta1(static_cast<C>(s[1])),
         rest1(static_cast<C>(s[2])),
@@ -151,17 +159,17 @@ struct AdamBase {
         inverse_bias(static_cast<C>(s[5])),
         eps(static_cast<C>(s[6])) {}
 
-  void average(C g, C& m, C& v) const {
+  ONEPASS_DEVICE void average(C g, C& m, C& v) const {
     m = beta1 * m + rest1 * g;
     v = beta2 * v + rest2 * g * g;
   }
-  void move(C& p, C m, C v) const { p = p - step_size * m / (square_root(v) * inverse_bias + eps); }
+  ONEPASS_DEVICE void move(C& p, C m, C v) const { p = p - step_size * m / (square_root(v) * inverse_bias + eps); }
 
-  void operator()(C& p, C g, C& m, C& v) const {
+  ONEPASS_DEVICE void operator()(C& p, C g, C& m, C& v) const {
     average(g, m, v);
     move(p, m, v);
   }
-  void operator()(C& p, C g, C& m, C& v, C& largest) const {
+  ONEPASS_DEVICE void operator()(C& p, C g, C& m, C& v, C& largest) const {
     average(g, m, v);
     largest = maximum(largest, v);
     move(p, m, largest);
@@ -183,15 +191,18 @@ constexpr const char* rule_names[] = {
 
 // What kind of number each state of a rule is, for its 8-bit code.
 enum class StateKind : uint8_t { with_sign, nonnegative, maximum };
-constexpr StateKind state_kinds[][max_states] = {{},
-                                                 {StateKind::with_sign},
-                                                 {StateKind::nonnegative},
-                                                 {StateKind::nonnegative},
-                                                 {StateKind::nonnegative, StateKind::with_sign},
-                                                 {StateKind::nonnegative, StateKind::with_sign},
-                                                 {StateKind::nonnegative, StateKind::with_sign, StateKind::with_sign},
-                                                 {StateKind::with_sign, StateKind::nonnegative},
-                                                 {StateKind::with_sign, StateKind::nonnegative, StateKind::maximum}};
+ONEPASS_DEVICE inline StateKind kind_of_state(int rule, int k) {
+  constexpr StateKind kinds[][max_states] = {{},
+                                             {StateKind::with_sign},
+                                             {StateKind::nonnegative},
+                                             {StateKind::nonnegative},
+                                             {StateKind::nonnegative, StateKind::with_sign},
+                                             {StateKind::nonnegative, StateKind::with_sign},
+                                             {StateKind::nonnegative, StateKind::with_sign, StateKind::with_sign},
+                                             {StateKind::with_sign, StateKind::nonnegative},
+                                             {StateKind::with_sign, StateKind::nonnegative, StateKind::maximum}};
+  return kinds[rule][k];
+}
 
 }  // namespace
 }  // namespace onepass

@@ -3,12 +3,16 @@
 
 #include <cstdint>
 
+#include "device.hpp"
+
 namespace onepass {
 
 enum class Dtype : uint8_t { f32, f64, bf16, f16, i16, u8 };
 
-constexpr int64_t dtype_sizes[] = {4, 8, 2, 2, 2, 1};
-constexpr int64_t size_of(Dtype dtype) { return dtype_sizes[static_cast<int>(dtype)]; }
+ONEPASS_DEVICE constexpr int64_t size_of(Dtype dtype) {
+  constexpr int64_t sizes[] = {4, 8, 2, 2, 2, 1};
+  return sizes[static_cast<int>(dtype)];
+}
 
 // Operands, in this order everywhere. A tensor need not have all of them.
 constexpr int param = 0, grad = 1, first_state = 2, max_states = 3;
@@ -58,12 +62,26 @@ struct Segment {
   uint8_t rule;
   uint8_t states;
   bool quantised;
+  int8_t head;             // elements before the first where all operands can be read in vectors; -1: there is none
   uint32_t scalars;        // index into the plan's list
   const Strided* strided;  // null: all operands are dense in the same order
   int64_t count;           // elements
   int64_t start;           // of its first element in the flat range of the whole step
 
-  bool has(int operand) const { return data[operand] != nullptr; }
+  ONEPASS_DEVICE bool has(int operand) const { return data[operand] != nullptr; }
 };
 
+namespace {  // internal linkage: see numeric.hpp
+
+// Where element `i` of operand `k` lies, in elements.
+ONEPASS_DEVICE inline int64_t offset_of(const Strided& view, int k, int64_t i) {
+  int64_t offset = 0;
+  for (int d = view.dims - 1; d >= 0; --d) {
+    offset += i % view.shape[d] * view.stride[k][d];
+    i /= view.shape[d];
+  }
+  return offset;
+}
+
+}  // namespace
 }  // namespace onepass

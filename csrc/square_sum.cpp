@@ -1,15 +1,14 @@
 // The sum of squared gradients, for the global norm: compiled once for each instruction set.
 #include "kernels.hpp"
+#include "norm.hpp"
 #include "tile.hpp"
 
 namespace onepass {
 namespace {
 
-constexpr int lanes = 32;  // independent sums, enough to hide the latency of an addition at every vector width
-
 void add_squares(const double* __restrict values, double* __restrict sums) {
-  for (int64_t i = 0; i < tile; i += lanes) {
-    for (int lane = 0; lane < lanes; ++lane) sums[lane] += values[i + lane] * values[i + lane];
+  for (int64_t i = 0; i < tile; i += norm_lanes) {
+    for (int lane = 0; lane < norm_lanes; ++lane) sums[lane] += values[i + lane] * values[i + lane];
   }
 }
 
@@ -17,7 +16,7 @@ void add_squares(const double* __restrict values, double* __restrict sums) {
 }  // namespace onepass
 
 double onepass::ONEPASS_KERNEL(square_sum)(const Segment* segment, int64_t begin, int64_t end) {
-  alignas(64) double sums[lanes] = {};
+  alignas(64) double sums[norm_lanes] = {};
   alignas(64) double values[tile];
   for (int64_t at = begin; at < end; at += tile) {
     const int64_t stop = end - at < tile ? end - at : tile;
@@ -32,8 +31,5 @@ double onepass::ONEPASS_KERNEL(square_sum)(const Segment* segment, int64_t begin
     for (int64_t i = stop; i < tile; ++i) values[i] = 0;
     add_squares(values, sums);
   }
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
-  }
-  return sums[0];
+  return fold(sums);
 }

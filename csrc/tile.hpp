@@ -3,8 +3,8 @@
 #pragma once
 
 #include "numeric.hpp"
-#include "philox.hpp"
 #include "quantise.hpp"
+#include "rounding.hpp"
 #include "segment.hpp"
 
 namespace onepass {
@@ -24,17 +24,9 @@ inline void each_run(const Segment& segment, int k, int64_t begin, int64_t n, co
   const Strided& view = *segment.strided;
   const int inner = view.dims - 1;
   for (int64_t done = 0; done < n;) {
-    int64_t rest = begin + done;
-    const int64_t column = rest % view.shape[inner];
-    int64_t offset = column * view.stride[k][inner];
-    rest /= view.shape[inner];
-    for (int d = inner - 1; d >= 0; --d) {
-      offset += rest % view.shape[d] * view.stride[k][d];
-      rest /= view.shape[d];
-    }
-    const int64_t left = view.shape[inner] - column;
+    const int64_t left = view.shape[inner] - (begin + done) % view.shape[inner];
     const int64_t length = left < n - done ? left : n - done;
-    visit(offset, done, length, view.stride[k][inner]);
+    visit(offset_of(view, k, begin + done), done, length, view.stride[k][inner]);
     done += length;
   }
 }
@@ -116,22 +108,16 @@ inline void store_quantised(const Segment& segment, int k, int64_t begin, int64_
   store_raw(segment, k, begin, n, codes);
 }
 
-// Stochastic rounding of a tile: element i of the flat range takes 16 bits of the random block number i / 8.
+// Stochastic rounding of a tile.
 template <class T, class C>
 inline void store_stochastic(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t n, C* in) {
   const uint64_t first = static_cast<uint64_t>(segment.start + begin);
-  const uint64_t skip = first % 8;
-  uint16_t random[tile + 16];
-  const int64_t blocks = (static_cast<int64_t>(skip) + n + 7) / 8;
-  for (int64_t b = 0; b < blocks; ++b) {
-    const uint64_t number = first / 8 + static_cast<uint64_t>(b);
-    const Block words = philox({{static_cast<uint32_t>(number), static_cast<uint32_t>(number >> 32),
-                                 static_cast<uint32_t>(scalars.draw), static_cast<uint32_t>(scalars.draw >> 32)}},
-                               static_cast<uint32_t>(scalars.seed), static_cast<uint32_t>(scalars.seed >> 32));
-    for (int w = 0; w < 4; ++w) {
-      random[8 * b + 2 * w] = static_cast<uint16_t>(words.word[w]);
-      random[8 * b + 2 * w + 1] = static_cast<uint16_t>(words.word[w] >> 16);
-    }
+  const uint64_t skip = first % draws_per_block;
+  uint16_t random[tile + 2 * draws_per_block];
+  const uint64_t blocks = (skip + static_cast<uint64_t>(n) + draws_per_block - 1) / draws_per_block;
+  for (uint64_t b = 0; b < blocks; ++b) {
+    const Block words = draw(first / draws_per_block + b, scalars);
+    for (uint64_t i = 0; i < draws_per_block; ++i) random[draws_per_block * b + i] = bits_for(words, i);
   }
   T rounded[tile];
   for (int64_t i = 0; i < n; ++i)

@@ -2,64 +2,23 @@
 // goes through it tile by tile, with the other steps of an update before and after.
 #pragma once
 
+#include "element.hpp"
 #include "sweep.hpp"
 #include "tile.hpp"
 
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
 
-// Scales and limits the gradient and adds that of lambda * |p|: what has to happen before the coupled decay.
-template <class C>
-inline void prepare_gradient(const C* __restrict p, C* __restrict g, int64_t n, const Scalars& scalars) {
-  const C scale = static_cast<C>(scalars.scale), clamp = static_cast<C>(scalars.clamp);
-  const C strength = static_cast<C>(scalars.subgradient);
-  for (int64_t i = 0; i < n; ++i) {
-    const C scaled = scale * g[i];
-    const C below = scaled > clamp ? clamp : scaled;  // a NaN passes
-    const C limited = below < -clamp ? -clamp : below;
-    g[i] = limited + (p[i] > 0 ? strength : p[i] < 0 ? -strength : C{0});
-  }
-}
-
-// Proximal step of lambda * |p| (soft threshold; Parikh & Boyd, 2014, section 6.5.2): leaves exact zeros.
-template <class C>
-inline void soft_threshold(C* __restrict p, int64_t n, const Scalars& scalars) {
-  const C threshold = static_cast<C>(scalars.threshold);
-  for (int64_t i = 0; i < n; ++i) {
-    const C above = p[i] > threshold ? p[i] - threshold : C{0};
-    const C below = p[i] < -threshold ? p[i] + threshold : above;
-    p[i] = p[i] == p[i] ? below : p[i];
-  }
-}
-
-// Decay towards an anchor (L2-SP; Li, Grandvalet & Davoine, 2018): in the gradient, or decoupled from it.
-template <class C>
-inline void pull_to_anchor(C* __restrict p, C* __restrict g, const C* __restrict to, int64_t n,
-                           const Scalars& scalars) {
-  const C slope = static_cast<C>(scalars.anchor_slope), pull = static_cast<C>(scalars.anchor_pull);
-  for (int64_t i = 0; i < n; ++i) {
-    const C distance = p[i] - to[i];
-    g[i] = g[i] + slope * distance;
-    p[i] = p[i] - pull * distance;
-  }
-}
-
-template <class C>
-inline void average(const C* __restrict p, C* __restrict mean, int64_t n, const Scalars& scalars) {
-  const C weight = static_cast<C>(scalars.ema_weight);
-  for (int64_t i = 0; i < n; ++i) mean[i] = mean[i] + weight * (p[i] - mean[i]);
-}
-
 // A tile of a segment, in the compute type C.
 template <class C>
 class Staged {
  public:
   Staged(const Segment& segment, const Scalars& scalars) : segment_(segment), given_(scalars), swept_(scalars) {
-    prepares_ = scalars.subgradient != 0 || scalars.clamp < __builtin_inf() || segment.has(anchor);
+    prepares_ = needs_preparation(scalars) || segment.has(anchor);
     if (prepares_) swept_.scale = 1;
     constexpr bool single = sizeof(C) == sizeof(float);
-    sweep_ = (single ? combinations[0] : combinations[1]).by_rule[segment.rule];
-    const Dtype compute = (single ? combinations[0] : combinations[1]).param;
+    sweep_ = sweeps[single ? 0 : 1][segment.rule];
+    const Dtype compute = single ? Dtype::f32 : Dtype::f64;
     for (int k = 0; k < master; ++k) {
       const bool altered = (k == grad && prepares_) || (k == param && segment.has(master));
       buffered_[k] = altered || segment.strided != nullptr || segment.dtype[k] != compute;
@@ -73,20 +32,37 @@ class Staged {
       if (buffered_[k]) read(k, at, n);
     }
     C* const p = data_[param];
-    if (prepares_) prepare_gradient(p, data_[grad], n, given_);
-    if (segment_.has(anchor)) pull_to_anchor(p, data_[grad], data_[anchor], n, given_);
+    if (prepares_) prepare_gradient(p, data_[grad], n);
+    if (segment_.has(anchor)) pull_to_anchor(p, data_[grad], data_[anchor], n);
     void* pointers[max_operands] = {};
     for (int k = 0; k < ema; ++k) pointers[k] = data_[k];
     sweep_(pointers, n, swept_);
-    if (given_.threshold != 0) soft_threshold(p, n, given_);
-    if (segment_.has(ema)) average(p, data_[ema], n, given_);
+    if (given_.threshold != 0) soft_threshold(p, n);
+    if (segment_.has(ema)) average(p, data_[ema], n);
     for (int k = 0; k < master; ++k) {
       if (segment_.has(k) && buffered_[k] && k != grad && k != anchor) write(k, at, n);
     }
   }
 
  private:
-  Coding coding(int k) const { return {state_kinds[segment_.rule][k - first_state], given_.draw}; }
+  void prepare_gradient(const C* __restrict p, C* __restrict g, int64_t n) const {
+    const Preparation<C> prepare(given_);
+    for (int64_t i = 0; i < n; ++i) g[i] = prepare(p[i], g[i]);
+  }
+  void pull_to_anchor(C* __restrict p, C* __restrict g, const C* __restrict to, int64_t n) const {
+    const Pull<C> pull(given_);
+    for (int64_t i = 0; i < n; ++i) pull(p[i], g[i], to[i]);
+  }
+  void soft_threshold(C* __restrict p, int64_t n) const {
+    const SoftThreshold<C> threshold(given_);
+    for (int64_t i = 0; i < n; ++i) p[i] = threshold(p[i]);
+  }
+  void average(const C* __restrict p, C* __restrict mean, int64_t n) const {
+    const Average<C> average(given_);
+    for (int64_t i = 0; i < n; ++i) mean[i] = average(p[i], mean[i]);
+  }
+
+  Coding coding(int k) const { return {kind_of_state(segment_.rule, k - first_state), given_.draw}; }
 
   void read(int k, int64_t at, int64_t n) {
     if (segment_.dtype[k] == Dtype::u8) {
@@ -107,9 +83,7 @@ class Staged {
       C whole[tile];
       load(segment_, master, at, n, whole);
       for (int64_t i = 0; i < n; ++i) {
-        f16 rounded;
-        narrow(whole[i], rounded);
-        if (widen(rounded) == buffer_[param][i]) buffer_[param][i] = whole[i];
+        if (is_rounding(whole[i], buffer_[param][i])) buffer_[param][i] = whole[i];
       }
     }
   }
@@ -161,16 +135,13 @@ void staged(const Segment& segment, const Scalars& scalars, int64_t begin, int64
 }
 
 inline void update(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
-  const bool simple = segment.strided == nullptr && !segment.has(ema) && !segment.has(anchor) && !segment.quantised &&
-                      scalars.subgradient == 0 && scalars.threshold == 0 && !scalars.stochastic &&
-                      !(scalars.clamp < __builtin_inf());
-  const Combination* const direct = simple ? combination_of(segment) : nullptr;
-  if (direct != nullptr) {
+  const int direct = is_simple(segment, scalars) ? combination_of(segment) : -1;
+  if (direct >= 0) {
     void* data[max_operands] = {};
     for (int k = 0; k < max_operands; ++k) {
       if (segment.has(k)) data[k] = static_cast<char*>(segment.data[k]) + begin * size_of(segment.dtype[k]);
     }
-    direct->by_rule[segment.rule](data, end - begin, scalars);
+    sweeps[direct][segment.rule](data, end - begin, scalars);
   } else if (segment.dtype[param] == Dtype::f64) {
     staged<double>(segment, scalars, begin, end);
   } else {

@@ -52,7 +52,7 @@ WAIT: dict[str, dict[str, float]] = {
     },
 }
 WAIT |= {"resnet34": WAIT["resnet18"], "resnet50": WAIT["resnet18"]}
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 class Net(nn.Module):

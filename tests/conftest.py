@@ -13,6 +13,7 @@ import torch
 
 import onepass
 from onepass import _core
+from tests.helpers import EMULATED
 
 hypothesis.settings.register_profile(
     "onepass",
@@ -29,6 +30,18 @@ def pytest_report_header() -> list[str]:
         f"onepass {onepass.__version__} ({onepass.__file__}), instruction set {_core.isa()}",
         f"torch {torch.__version__}, numpy {np.__version__}, {torch.get_num_threads()} threads",
     ]
+
+
+@pytest.fixture(autouse=True)
+def _device() -> Iterator[None]:
+    """With ONEPASS_TEST_DEVICE=emulated, run the steps of all tests on the emulated device."""
+    if not EMULATED:
+        yield
+        return
+    from tests.cuda.emulation import on_emulated_device
+
+    with on_emulated_device():
+        yield
 
 
 @pytest.fixture(autouse=True)

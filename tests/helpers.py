@@ -10,10 +10,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pytest
 import torch
 
 from tests import reference
 from tests.cases import Case
+
+EMULATED = os.environ.get("ONEPASS_TEST_DEVICE") == "emulated"
+host_decides = pytest.mark.skipif(
+    EMULATED, reason="where a device skips a step, the host learns of it when it asks"
+)
 
 Optimizer = Any  # ours are compared with torch's, and both with classes that wrap them
 

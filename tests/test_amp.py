@@ -9,7 +9,7 @@ import torch
 
 from tests import cases, tolerances
 from tests.cases import Case
-from tests.helpers import assert_same, gradients, parameters, twin
+from tests.helpers import assert_same, gradients, host_decides, parameters, twin
 
 SHAPES = [(5, 7), (70,), ()]
 fused = pytest.mark.parametrize("fused", [None, False, True])
@@ -57,6 +57,7 @@ def test_scaled_training(case: Case, fused: bool | None) -> None:
     assert_same(optimizer, torchs, **tolerances.accumulated(5))
 
 
+@host_decides
 @cases.all_cases
 @fused
 def test_skipped_first_step_leaves_no_trace(case: Case, fused: bool | None) -> None:

@@ -90,3 +90,17 @@ def test_gradient_with_a_graph(case: Case) -> None:
     assert p.is_leaf
     assert not any(v.requires_grad for v in optimizer.state[p].values())
     p.grad = None
+
+
+@cases.classes
+def test_tensors_of_inference_mode_are_refused(case: Case) -> None:
+    """As every in-place operation of torch does; nothing is written."""
+    with torch.inference_mode():
+        p, q = torch.ones(3), torch.ones(3)
+        p.grad = torch.ones(3)
+    q = torch.ones(3, requires_grad=True)
+    q.grad = torch.ones(3)
+    optimizer = case.ours([q, p])
+    with pytest.raises(RuntimeError, match="inference tensor"):
+        optimizer.step()
+    assert p.tolist() == q.tolist() == [1.0] * 3

@@ -1,6 +1,9 @@
 #include "gather.hpp"
 
 #include <atomic>
+#include <iterator>
+
+#include "execute.hpp"
 
 namespace py = pybind11;
 
@@ -9,32 +12,52 @@ namespace {
 
 bool has_memory(const TensorView& view) { return view.data != nullptr || view.count() == 0; }
 
-Group read_numbers(const py::tuple& group) {
+// A number that stands in the memory of a device is left there: in a tensor of one element. Bytes are a program.
+bool is_on_device(Reader& reader, PyObject* number, OnDevice& out) {
+  if (PyBytes_Check(number)) {
+    out.at = PyBytes_AS_STRING(number);  // as long as the group lives
+    out.kind = OnDevice::program;
+    out.bytes = PyBytes_GET_SIZE(number);
+    return true;
+  }
+  if (PyFloat_CheckExact(number) || PyLong_Check(number) || !reader.is_exact(Py_TYPE(number))) return false;
+  TensorView view;
+  if (!reader.read(number, view) || view.count() != 1 || view.data == nullptr) return false;
+  if (view.dtype != Dtype::f32 && view.dtype != Dtype::f64) return false;
+  out.at = view.data;
+  out.kind = view.dtype == Dtype::f64 ? OnDevice::twofold : OnDevice::single;
+  return true;
+}
+
+Group read_numbers(Reader& reader, const py::tuple& group) {
   const py::tuple numbers = group[4];
   size_t next = 0;
+  Group out{};
   const auto number = [&] {
     if (next >= numbers.size()) throw py::value_error("numbers: too few");
-    const double value = PyFloat_AsDouble(PyTuple_GET_ITEM(numbers.ptr(), static_cast<Py_ssize_t>(next++)));
+    PyObject* const given = PyTuple_GET_ITEM(numbers.ptr(), static_cast<Py_ssize_t>(next++));
+    if (reads_devices && static_cast<size_t>(out.on_device) < std::size(out.device)) {
+      OnDevice& place = out.device[out.on_device];
+      if (is_on_device(reader, given, place)) {
+        place.place = static_cast<int32_t>(next - 1);
+        ++out.on_device;
+        return 0.0;
+      }
+    }
+    const double value = PyFloat_AsDouble(given);
     if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
     return value;
   };
-  Group out{};
   out.rule = group[1].cast<int>();
   if (out.rule < 0 || static_cast<size_t>(out.rule) >= rules().size()) throw py::value_error("rule: unknown number");
-  out.scalars.scale = number();
-  out.scalars.clamp = number();
-  out.scalars.coupled = number();
-  out.scalars.subgradient = number();
-  out.scalars.anchor_slope = number();
-  out.scalars.anchor_pull = number();
-  out.scalars.shrink = number();
-  out.l1_decay = number();
-  out.ema_weight = number();
-  out.scalars.stochastic = number() != 0;
-  for (double& hyper : out.hyper) hyper = next < numbers.size() ? number() : 0;
+  for (int i = 0; i < Group::numbers; ++i) {
+    out.number[i] = i <= Group::hyper || next < numbers.size() ? number() : 0;
+  }
   if (next != numbers.size()) throw py::value_error("numbers: too many");
   return out;
 }
+
+long counting(const py::tuple& group) { return PyLong_AsLong(PyTuple_GET_ITEM(group.ptr(), 3)); }
 
 PyObject* step_name() {
   static PyObject* const name = PyUnicode_InternFromString("step");
@@ -43,15 +66,16 @@ PyObject* step_name() {
 
 }  // namespace
 
-GroupView::GroupView(const py::tuple& group)
+GroupView::GroupView(Reader& reader, const py::tuple& group)
     : params(group[0]),
       keys(group[2]),
       scale_keys(py::tuple(group[5])[0]),
-      step_key(group[3].cast<bool>() ? step_name() : Py_None),
+      step_key(counting(group) != 0 ? step_name() : Py_None),
+      counts_on_device(counting(group) == 2),
       ema_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 1)),
       master_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 2)),
       anchor_key(PyTuple_GET_ITEM(PyTuple_GET_ITEM(group.ptr(), 5), 3)),
-      numbers(read_numbers(group)) {
+      numbers(read_numbers(reader, group)) {
   const auto states = static_cast<size_t>(rules()[static_cast<size_t>(numbers.rule)].states);
   if (keys.size() != states) throw py::value_error("keys: not as many as the rule has states");
   if (!scale_keys.empty() && scale_keys.size() != states) throw py::value_error("extras: a scale for each state");
@@ -75,8 +99,12 @@ uint64_t version_of(PyObject* dict) {
 #endif
 }
 
-Gatherer::Gatherer(Reader& reader, Memory& memory, PyObject* state)
-    : reader_(reader), memory_(memory), state_(state), state_unchanged_(memory.state_version == version_of(state)) {}
+Gatherer::Gatherer(Reader& reader, Memory& memory, PyObject* state, int device)
+    : reader_(reader),
+      memory_(memory),
+      state_(state),
+      device_(device),
+      state_unchanged_(memory.state_version == version_of(state)) {}
 
 void Gatherer::prefetch_objects(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
                                 size_t place) const {
@@ -126,7 +154,7 @@ bool Gatherer::read_natively(const GroupView& group, PyObject* parameter, const 
   if (object != nullptr && !reader_.is_exact(Py_TYPE(object))) return false;
   if (!native.read(native.of(parameter), p) || !is_floating(p) || !free_of_overlap(p)) return false;
   if (!native.read(native_gradient, g) || (g.dtype != p.dtype && g.dtype != Dtype::f32)) return false;
-  if (!same_shape(p, g) || !has_memory(p) || !has_memory(g)) return false;
+  if (!same_shape(p, g) || !has_memory(p) || !has_memory(g) || p.device != device_ || g.device != device_) return false;
   operands.has[param] = operands.has[grad] = true;
   own_ = nullptr;
   return read_states(group, memory_.tensors.data() + place);
@@ -141,6 +169,7 @@ Found Gatherer::read_with_python(const GroupView& group, PyObject* parameter, Me
   TensorView &p = operands.view[param], &g = operands.view[grad];
   if (!reader_.read(parameter, p) || !is_floating(p) || !free_of_overlap(p)) return Found::uncovered;
   if (!reader_.read(gradient.ptr(), g) || (g.dtype != p.dtype && g.dtype != Dtype::f32)) return Found::uncovered;
+  if (p.device != device_ || g.device != device_) return Found::uncovered;
   if (!same_shape(p, g) || !has_memory(p) || !has_memory(g)) return Found::invalid;
   operands.has[param] = operands.has[grad] = true;
   if (group.slots != 0) {
@@ -168,7 +197,8 @@ bool Gatherer::read_states(const GroupView& group, PyObject** tensor) {
   }
   if (group.step_key != Py_None) {
     TensorView view;
-    if (!read_state(group.step_key, *tensor++, view) || view.data == nullptr || view.count() != 1) return false;
+    const int place = group.counts_on_device ? device_ : on_host;
+    if (!read_state(group.step_key, *tensor++, view, place) || view.data == nullptr || view.count() != 1) return false;
     if (view.dtype != Dtype::f32 && view.dtype != Dtype::f64) return false;
     step = {view.data, view.dtype == Dtype::f64};
   }
@@ -182,7 +212,7 @@ bool Gatherer::read_states(const GroupView& group, PyObject** tensor) {
   }
   for (int k = 0; quantised && k < states; ++k) {
     TensorView view;
-    if (!read_state(PyTuple_GET_ITEM(group.scale_keys.ptr(), k), *tensor++, view)) return false;
+    if (!read_state(PyTuple_GET_ITEM(group.scale_keys.ptr(), k), *tensor++, view, device_)) return false;
     const int64_t blocks = (operands.view[param].count() + quantised_block - 1) / quantised_block;
     if (view.dtype != Dtype::f32 || view.count() != blocks || !is_dense(view) || !has_memory(view)) return false;
     operands.scale[k] = static_cast<float*>(view.data);
@@ -198,14 +228,14 @@ bool Gatherer::read_states(const GroupView& group, PyObject** tensor) {
 bool Gatherer::read_like_param(PyObject* key, PyObject*& tensor, int operand) {
   TensorView& view = operands.view[operand];
   operands.has[operand] = true;
-  return read_state(key, tensor, view) && same_shape(operands.view[param], view) && has_memory(view) &&
+  return read_state(key, tensor, view, device_) && same_shape(operands.view[param], view) && has_memory(view) &&
          free_of_overlap(view);
 }
 
-bool Gatherer::read_state(PyObject* key, PyObject*& tensor, TensorView& out) {
-  if (own_ == nullptr) return reader_.native()->read(reader_.native()->of(tensor), out);
+bool Gatherer::read_state(PyObject* key, PyObject*& tensor, TensorView& out, int device) {
+  if (own_ == nullptr) return reader_.native()->read(reader_.native()->of(tensor), out) && out.device == device;
   tensor = PyDict_GetItemWithError(own_, key);
-  return tensor != nullptr && tensor != Py_None && reader_.read(tensor, out);
+  return tensor != nullptr && tensor != Py_None && reader_.read(tensor, out) && out.device == device;
 }
 
 }  // namespace onepass

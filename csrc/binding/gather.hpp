@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <vector>
 
 #include "native.hpp"
@@ -11,15 +12,18 @@
 
 namespace onepass {
 
+class Engine;
+
 // A parameter group as Python describes it: (params, rule, keys, counted, numbers, extras). See
 // python/onepass/_core.pyi.
 struct GroupView {
-  explicit GroupView(const pybind11::tuple& group);
+  GroupView(Reader& reader, const pybind11::tuple& group);
 
   pybind11::list params;
   pybind11::tuple keys;        // of the states in state[parameter]
   pybind11::tuple scale_keys;  // of the block scales, if the states are in 8 bits
   PyObject* step_key;          // of the step count, or None
+  bool counts_on_device;       // that is where the step count is
   PyObject* ema_key;           // or None
   PyObject* master_key;        // or None
   PyObject* anchor_key;        // or None; a parameter need not have one
@@ -61,6 +65,7 @@ struct Memory {
   std::vector<PyObject*> tensors;  // of the parameters' states, valid while their dicts are unchanged
   uint64_t state_version = 0;      // of the dict of states at the end of the last step
   uint64_t disjoint = 0;           // fingerprint of a plan whose parameters do not share memory
+  std::shared_ptr<Engine> engine;  // of the device that the parameters are on
 };
 
 // A number that changes whenever the dict does, where Python keeps one; otherwise never the same twice.
@@ -71,7 +76,8 @@ enum class Found { nothing, ready, uncovered, repair, invalid };
 // Reads what one parameter brings to a step: natively where that suffices, otherwise with Python.
 class Gatherer {
  public:
-  Gatherer(Reader& reader, Memory& memory, PyObject* state);
+  // `device` is where all tensors must be.
+  Gatherer(Reader& reader, Memory& memory, PyObject* state, int device);
 
   // `entry` and `place`, that of the first tensor of its state, are the parameter's in the memory.
   Found read(const GroupView& group, PyObject* parameter, Memory::Entry& entry, size_t place);
@@ -91,11 +97,12 @@ class Gatherer {
   Found read_with_python(const GroupView& group, PyObject* parameter, Memory::Entry& entry, size_t place);
   bool read_states(const GroupView& group, PyObject** tensor);
   bool read_like_param(PyObject* key, PyObject*& tensor, int operand);
-  bool read_state(PyObject* key, PyObject*& tensor, TensorView& out);
+  bool read_state(PyObject* key, PyObject*& tensor, TensorView& out, int device);
 
   Reader& reader_;
   Memory& memory_;
   PyObject* state_;
+  int device_;
   bool state_unchanged_;
   PyObject* own_ = nullptr;  // the state dict that is being read, null where its tensors are known
 };

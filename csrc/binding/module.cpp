@@ -6,6 +6,7 @@
 #include "memory.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
+#include "program.hpp"
 #include "reader.hpp"
 #include "step.hpp"
 #include "stream.hpp"
@@ -30,9 +31,12 @@ PYBIND11_MODULE(_core, m) {
              return onepass::Clip{max_norm, skip_nonfinite, unscale};
            }),
            "max_norm"_a, "skip_nonfinite"_a, "unscale"_a)
-      .def_readonly("norm", &onepass::Clip::norm)
-      .def_readonly("coefficient", &onepass::Clip::coefficient)
-      .def_readonly("skipped", &onepass::Clip::skipped);
+      .def_readonly("max_norm", &onepass::Clip::max_norm)
+      .def_readonly("skip_nonfinite", &onepass::Clip::skip_nonfinite)
+      .def_readwrite("unscale", &onepass::Clip::unscale)
+      .def_readwrite("norm", &onepass::Clip::norm)
+      .def_readwrite("coefficient", &onepass::Clip::coefficient)
+      .def_readwrite("skipped", &onepass::Clip::skipped);
 
   py::class_<onepass::Trouble>(m, "Trouble")
       .def_readonly("uncovered", &onepass::Trouble::uncovered)
@@ -47,8 +51,21 @@ PYBIND11_MODULE(_core, m) {
       },
       "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a, "first_averages"_a, "seed"_a,
       "draw"_a);
-  m.def("measure", &onepass::measure, "reader"_a, "params"_a, "clip"_a);
+  m.def(
+      "measure",
+      [](onepass::Reader& reader, const py::list& params, onepass::Clip& clip) {
+        onepass::Memory none;
+        onepass::measure(reader, none, params, clip, {});
+      },
+      "reader"_a, "params"_a, "clip"_a);
   m.def("quantise", &onepass::quantise_state, "reader"_a, "values"_a, "codes"_a, "scales"_a, "kind"_a, "back"_a);
+  m.def(
+      "evaluate",
+      [](const py::bytes& program, double steps) {
+        return onepass::evaluate(reinterpret_cast<const onepass::Instruction*>(PyBytes_AS_STRING(program.ptr())),
+                                 steps);
+      },
+      "program"_a, "steps"_a);
   m.def("use_huge_pages", &onepass::use_huge_pages, "address"_a, "bytes"_a);
 
   py::class_<onepass::Stream>(m, "Stream")

@@ -73,7 +73,8 @@ bool Native::find_functions() {
          find("aoti_torch_delete_tensor_object", release_) &&
          find("_ZNK3c1010TensorImpl4gradEv", gradient_) &&                               // TensorImpl::grad() const
          find("_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE", bump_version_) &&  // bump_version(const Tensor&)
-         find_code("aoti_torch_device_type_cpu", cpu_) && find_code("aoti_torch_layout_strided", strided_) &&
+         find_code("aoti_torch_device_type_cpu", cpu_) && find_code("aoti_torch_device_type_cuda", cuda_) &&
+         find("aoti_torch_get_device_index", index_) && find_code("aoti_torch_layout_strided", strided_) &&
          find_code("aoti_torch_dtype_float32", dtype_codes_[0]) &&
          find_code("aoti_torch_dtype_float64", dtype_codes_[1]) &&
          find_code("aoti_torch_dtype_bfloat16", dtype_codes_[2]) &&
@@ -147,11 +148,18 @@ bool Native::works() {
   return true;
 }
 
+bool Native::find_device(Tensor tensor, int& out) const {
+  int32_t type = 0, index = on_host;
+  if (device_(tensor, &type) != 0) return false;
+  if (type != cpu_ && (!reads_cuda || type != cuda_ || index_(tensor, &index) != 0)) return false;
+  out = index;
+  return true;
+}
+
 bool Native::read(Tensor tensor, TensorView& out) const {
-  if (impl(tensor) == nullptr || is_negated(tensor)) return false;
-  int32_t device = 0, layout = 0, dtype = 0;
-  if (device_(tensor, &device) != 0 || device != cpu_ || layout_(tensor, &layout) != 0 || layout != strided_)
-    return false;
+  if (impl(tensor) == nullptr || is_negated(tensor) || !find_device(tensor, out.device)) return false;
+  int32_t layout = 0, dtype = 0;
+  if (layout_(tensor, &layout) != 0 || layout != strided_) return false;
   int64_t dims = 0;
   int64_t *shape = nullptr, *stride = nullptr;
   if ((dtype_(tensor, &dtype) | dims_(tensor, &dims) | sizes_(tensor, &shape) | strides_(tensor, &stride) |

@@ -12,6 +12,13 @@ namespace onepass {
 // Below this address no tensor can be told from an offset into a storage that has lost its memory.
 constexpr uintptr_t lowest_plain_address = uintptr_t{1} << 40;
 
+// Whether this extension is the one for CUDA tensors.
+#ifdef ONEPASS_READS_CUDA
+constexpr bool reads_cuda = true;
+#else
+constexpr bool reads_cuda = false;
+#endif
+
 class Native {
  public:
   // The address of an at::Tensor: one pointer, to its TensorImpl.
@@ -57,6 +64,7 @@ class Native {
  private:
   Native();
   bool find_functions();
+  bool find_device(Tensor tensor, int& out) const;
   bool find_places();
   bool find_flag();
   bool works();
@@ -76,13 +84,14 @@ class Native {
   Getter<int64_t*> strides_ = nullptr;
   Getter<int32_t> dtype_ = nullptr;
   Getter<int32_t> device_ = nullptr;
+  Getter<int32_t> index_ = nullptr;
   Getter<int32_t> layout_ = nullptr;
   Getter<Tensor> keep_ = nullptr;
   int32_t (*release_)(Tensor) = nullptr;
   Tensor (*gradient_)(const void* impl) = nullptr;
   void (*bump_version_)(Tensor) = nullptr;
 
-  int32_t cpu_ = 0, strided_ = 0;
+  int32_t cpu_ = 0, cuda_ = 0, strided_ = 0;
   int32_t dtype_codes_[6] = {};  // by Dtype
   const void* undefined_ = nullptr;
   size_t impl_in_object_ = 0, object_in_impl_ = 0, flags_in_impl_ = 0;

@@ -109,7 +109,9 @@ bool Reader::read_dlpack(PyObject* tensor, TensorView& out) const {
     PyErr_Clear();
     return false;
   }
-  if (read.device.type != dlpack::cpu && read.device.type != dlpack::cuda_host) return false;
+  const bool host = read.device.type == dlpack::cpu || read.device.type == dlpack::cuda_host;
+  if (!host && !(reads_cuda && read.device.type == dlpack::cuda)) return false;
+  out.device = host ? on_host : read.device.id;
   out.data = static_cast<char*>(read.data) + read.byte_offset;
   out.dims = read.ndim;
   out.shape = read.shape;
@@ -120,7 +122,10 @@ bool Reader::read_dlpack(PyObject* tensor, TensorView& out) const {
 bool Reader::read_attributes(PyObject* tensor, TensorView& out) const {
   const py::handle t(tensor);
   if (t.attr("layout").attr("__str__")().cast<std::string>() != "torch.strided") return false;
-  if (t.attr("device").attr("type").cast<std::string>() != "cpu") return false;
+  const py::object device = t.attr("device");
+  const auto type = device.attr("type").cast<std::string>();
+  if (type != "cpu" && !(reads_cuda && type == "cuda")) return false;
+  out.device = type == "cpu" ? on_host : device.attr("index").cast<int>();
   const py::object dtype = t.attr("dtype");
   size_t code = 0;
   while (code < dtypes_.size() && !dtype.is(dtypes_[code])) ++code;

@@ -13,9 +13,6 @@ namespace py = pybind11;
 namespace onepass {
 namespace {
 
-// Above this many elements other Python threads may run while the kernels do.
-constexpr int64_t release_gil_above = 65536;
-
 // A parameter that a step changes, and what that step leaves beside the numbers.
 struct Changed {
   PyObject* parameter;
@@ -79,7 +76,7 @@ class Kept {
 
 template <class Work>
 void without_gil(const Scratch& scratch, const Native* native, const Work& work) {
-  if (scratch.plan.elements() > release_gil_above) {
+  if (takes_long(scratch.plan)) {
     const Kept kept(scratch.changed, native);
     py::gil_scoped_release release;
     work();
@@ -104,13 +101,13 @@ bool contains(const py::set& pairs, size_t group, size_t i) {
 // Reads all groups into the plan.
 void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& groups, const py::dict& state,
             const Request& request, Trouble& trouble) {
-  Gatherer gatherer(reader, memory, state.ptr());
+  Gatherer gatherer(reader, memory, state.ptr(), request.device);
   size_t first = 0, place = 0;  // of the group's first parameter in the memory
 
   for (size_t g = 0; g < groups.size(); ++g) {
-    GroupView group(groups[g].cast<py::tuple>());
-    group.numbers.scalars.seed = request.seed;
-    group.numbers.scalars.draw = request.draw;
+    GroupView group(reader, groups[g].cast<py::tuple>());
+    group.numbers.seed = request.seed;
+    group.numbers.draw = request.draw;
     scratch.plan.begin_group(group.numbers);
     const size_t size = group.params.size();
     if (memory.entries.size() < first + size) memory.entries.resize(first + size);
@@ -146,10 +143,15 @@ void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& gr
           trouble.invalid.append(py::make_tuple(g, i));
           continue;
       }
-      double t = contains(request.first_steps, g, i) ? 1 : 2;
-      if (group.step_key != Py_None) t = gatherer.step.read() + 1;
+      StepNumber t = contains(request.first_steps, g, i) ? 1 : 2;
+      if (group.counts_on_device) {
+        t = {gatherer.step.data, gatherer.step.is_double};
+        gatherer.step = {};
+      } else if (group.step_key != Py_None) {
+        t = gatherer.step.read() + 1;
+      }
       scratch.plan.add(gatherer.operands, t, contains(request.first_averages, g, i));
-      scratch.changed.push_back({parameter, gatherer.native_gradient, gatherer.step, t});
+      scratch.changed.push_back({parameter, gatherer.native_gradient, gatherer.step, t.known});
       if (gatherer.gradient) scratch.gradients.push_back(std::move(gatherer.gradient));
     }
     if (!known && has_duplicates(group.params)) {  // torch steps them one after the other
@@ -162,30 +164,25 @@ void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& gr
   }
 }
 
-// What a step leaves beside the numbers: the counts, and word to autograd.
-void finish(const std::vector<Changed>& changed, const Native* native) {
+// What a step leaves beside the numbers: word to autograd, which refuses tensors of inference mode, and the counts.
+void announce(const std::vector<Changed>& changed, const Native* native) {
+  if (native != nullptr) {
+    for (const Changed& one : changed) native->bump_version(native->of(one.parameter));
+  } else {
+    py::list parameters;
+    for (const Changed& one : changed) parameters.append(py::handle(one.parameter));
+    py::module_::import("torch._C").attr("_increment_version")(parameters);
+  }
   for (const Changed& one : changed) {
     if (one.count.data != nullptr) one.count.write(one.t);
-    if (native != nullptr) native->bump_version(native->of(one.parameter));
   }
 }
 
-void bump_versions(const std::vector<Changed>& changed) {
-  py::list parameters;
-  for (const Changed& one : changed) parameters.append(py::handle(one.parameter));
-  py::module_::import("torch._C").attr("_increment_version")(parameters);
+bool has_counts(const std::vector<Changed>& changed) {
+  return std::any_of(changed.begin(), changed.end(), [](const Changed& one) { return one.count.data != nullptr; });
 }
 
 }  // namespace
-
-void Clip::measure(const Plan& plan) {
-  norm = std::sqrt(plan.square_sum(isa())) * std::abs(unscale);
-  // The squares of float64 gradients may overflow where the gradients do not.
-  skipped = skip_nonfinite && !std::isfinite(norm) && !plan.has_finite_gradients();
-  const double ratio = max_norm / (norm + 1e-6);
-  coefficient = ratio > 1 ? 1 : ratio;  // a NaN stays
-  if (std::isinf(max_norm)) coefficient = 1;
-}
 
 void meet_threads_of_torch() {
   // torch.set_num_threads reaches a thread when torch first asks for the number in it.
@@ -203,21 +200,19 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
     gather(*scratch, reader, memory, groups, state, request, trouble.emplace());
   } while (reader.has_run_python());
   memory.state_version = version_of(state.ptr());
+  if (!trouble->any() && !admits(scratch->plan, memory)) {
+    for (size_t g = 0; g < groups.size(); ++g) trouble->uncovered.append(g);
+  }
   if (trouble->any()) return py::cast(*trouble);
   if (request.dry) return py::none();
 
-  scratch->plan.settle_order(memory.disjoint);
   Clip* const clip = request.clip.is_none() ? nullptr : request.clip.cast<Clip*>();
-  without_gil(*scratch, reader.native(), [&] {
-    if (clip != nullptr) {
-      clip->measure(scratch->plan);
-      if (clip->skipped) return;
-      scratch->plan.scale_gradients(clip->coefficient);
-    }
-    scratch->plan.run(isa());
-    finish(scratch->changed, reader.native());
-  });
-  if (reader.native() == nullptr && (clip == nullptr || !clip->skipped)) bump_versions(scratch->changed);
+  bool applies = false;
+  const auto look = [&] { applies = look_at(scratch->plan, memory, clip, request, has_counts(scratch->changed)); };
+  without_gil(*scratch, reader.native(), look);
+  if (!applies) return py::none();
+  announce(scratch->changed, reader.native());
+  without_gil(*scratch, reader.native(), [&] { run(scratch->plan, memory, clip, request); });
   return py::none();
 }
 
@@ -243,7 +238,7 @@ void quantise_state(Reader& reader, py::handle values, py::handle codes, py::han
   }
 }
 
-void measure(Reader& reader, const py::list& params, Clip& clip) {
+void measure(Reader& reader, Memory& memory, const py::list& params, Clip& clip, const Request& request) {
   meet_threads_of_torch();
   Borrowed scratch;
   Reader::clear();
@@ -253,13 +248,13 @@ void measure(Reader& reader, const py::list& params, Clip& clip) {
     Operands operands;
     TensorView& view = operands.view[grad];
     if (gradient.is_none() || !reader.read(gradient.ptr(), view) || view.data == nullptr) continue;
-    if (!is_floating(view)) continue;
+    if (!is_floating(view) || view.device != request.device) continue;
     operands.view[param] = view;
     operands.has[param] = operands.has[grad] = true;
     scratch->plan.add(operands, 1, false);
     scratch->gradients.push_back(std::move(gradient));
   }
-  without_gil(*scratch, reader.native(), [&] { clip.measure(scratch->plan); });
+  without_gil(*scratch, reader.native(), [&] { take_norm(scratch->plan, memory, clip, request); });
 }
 
 }  // namespace onepass

@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include "execute.hpp"
 #include "gather.hpp"
 
 namespace onepass {
@@ -16,19 +17,6 @@ struct Trouble {
   bool any() const { return !uncovered.empty() || !repair.empty() || !invalid.empty(); }
 };
 
-// Clipping by the global norm, and what came of it.
-struct Clip {
-  double max_norm;      // infinity: only measure
-  bool skip_nonfinite;  // do nothing if the norm is not finite
-  double unscale;       // the factor that the gradients still lack
-  double norm = 0;
-  double coefficient = 1;
-  bool skipped = false;
-
-  // Takes the norm of the gradients of a plan.
-  void measure(const Plan& plan);
-};
-
 // What a step is about, apart from the groups.
 struct Request {
   bool dry;                      // only look: write nothing in any case
@@ -36,6 +24,8 @@ struct Request {
   pybind11::set first_steps;     // pairs that keep no "step" and whose first step this is
   pybind11::set first_averages;  // pairs whose average starts
   uint64_t seed, draw;           // of stochastic rounding
+  int device = on_host;          // where the tensors are
+  const Order* order = nullptr;  // what the device is asked for, if there is one
 };
 
 // Has torch.set_num_threads hold in the calling thread, too.
@@ -51,6 +41,6 @@ void quantise_state(Reader& reader, pybind11::handle values, pybind11::handle co
                     bool back);
 
 // Has `clip` measure the gradients of all parameters that the kernels can read.
-void measure(Reader& reader, const pybind11::list& params, Clip& clip);
+void measure(Reader& reader, Memory& memory, const pybind11::list& params, Clip& clip, const Request& request);
 
 }  // namespace onepass

@@ -54,13 +54,16 @@ class Clip:
     `unscale` is the factor that the gradients in memory still lack.
     """
 
+    norm: float
+    coefficient: float
+    skipped: bool
+    unscale: float
+
     def __init__(self, max_norm: float, skip_nonfinite: bool, unscale: float) -> None: ...
     @property
-    def norm(self) -> float: ...
+    def max_norm(self) -> float: ...
     @property
-    def coefficient(self) -> float: ...
-    @property
-    def skipped(self) -> bool: ...
+    def skip_nonfinite(self) -> bool: ...
 
 def step(
     reader: Reader,
@@ -76,10 +79,10 @@ def step(
 ) -> Trouble | None:
     """Do one step for all groups, or none of it and return why.
 
-    A group is `(params, rule, keys, counted, numbers, extras)`: the list of parameters, the rule's number, the
-    names of its states in `state[parameter]`, whether a "step" is kept beside them, the numbers `(scale, clamp,
-    coupled, subgradient, anchor_slope, anchor_pull, shrink, l1_decay, ema_weight, stochastic, *hyper)` (csrc/segment.hpp, csrc/rules.hpp),
-    and `(names of the scales of 8-bit states, name of the average or None, name of the master or
+    A group is `(params, rule, keys, counted, numbers, extras, ...)`: the list of parameters, the rule's number, the
+    names of its states in `state[parameter]`, whether a "step" is kept beside them (2: on
+    their device), the numbers of
+    csrc/prepare.hpp, the learning rate and the other numbers of the rule (csrc/rules.hpp) last, and `(names of the scales of 8-bit states, name of the average or None, name of the master or
     None, name of the anchor or None)`.
 
     A `dry` step only looks: it writes nothing. `first_steps` holds the uncounted parameters for which this is the
@@ -118,6 +121,9 @@ def use_huge_pages(address: int, bytes: int) -> None:
     """Ask for 2 MiB pages in memory that has not been touched yet."""
 
 quantised_block: int
+
+def evaluate(program: bytes, steps: float) -> float:
+    """Return what a device makes of a schedule's instructions; csrc/program.hpp."""
 
 def rules() -> dict[str, int]:
     """Return the number of each update rule by its name."""

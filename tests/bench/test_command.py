@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from onepass import bench
 from onepass.bench import report
@@ -142,3 +143,19 @@ def test_missing_packages_are_named(
 )
 def test_duration(seconds: float, text: str) -> None:
     assert report.duration(seconds) == text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_no_cuda_device(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        bench.main(["--device", "cuda"])
+    assert stopped.value.code == 2
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_peers_by_device() -> None:
+    from onepass.bench.peers import installed_peers
+
+    assert "torch-fused" in [peer.name for peer in installed_peers(device="cuda")]
+    assert "deepspeed" not in [peer.name for peer in installed_peers(device="cuda")]
+    assert "apex" not in [peer.name for peer in installed_peers(device="cpu")]

@@ -144,7 +144,7 @@ def test_heats_split_what_memory_does_not_hold() -> None:
 def test_heats_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(TINY, OPTIMIZERS["Adam"])
     monkeypatch.setattr(
-        memory, "available", lambda: int(case.memory / engine.SHARE_OF_MEMORY * 2.5)
+        memory, "available", lambda _: int(case.memory / engine.SHARE_OF_MEMORY * 2.5)
     )
     rows = engine.run_case(case, TORCH, METHOD)
     assert {row.status for row in rows.values()} == {"ok"}
@@ -153,7 +153,7 @@ def test_heats_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_that_does_not_fit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda: 10)
+    monkeypatch.setattr(memory, "available", lambda _: 10)
     assert {row.status for row in run("SGD", *TORCH).values()} == {"no memory"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 
 from onepass import bench
 from onepass.bench import engine, report, session
-from onepass.bench.cases import OPTIMIZERS, OPTIONS
+from onepass.bench.cases import OPTIMIZERS, OPTIONS, Case, Configuration
+from onepass.bench.contestants import OURS
 from onepass.bench.models import MODELS
-from onepass.bench.peers import PEERS
+from onepass.bench.peers import PEERS, Params, Peer, Step
 from onepass.bench.plan import Plan
 
 FAST = ["--models", "policy", "--rounds", "3", "--turn", "1e-5", "--threads", "1"]
@@ -92,6 +94,21 @@ def test_nothing_begins_after_the_deadline() -> None:
     assert len(session.run(plan(None))["cases"]) == 3
 
 
+def test_the_end_stops_a_slow_peer_between_its_steps() -> None:
+    """Three of them would step for five seconds before they are even timed."""
+
+    def make(_: Configuration, __: Params) -> Step:
+        return lambda: time.sleep(0.5)
+
+    slow = [Peer(f"slow-{number}", make) for number in range(3)]
+    started = time.perf_counter()
+    method = engine.Method(3, 1e-5, end=started + 0.7)
+    rows = engine.run_case(Case(MODELS["policy"], OPTIMIZERS["SGD"]), slow, method)
+    assert time.perf_counter() - started < 2
+    assert {row.status for row in rows.values()} == {"no time"}
+    assert session.run(replace(plan(started + 1.2), peers=slow))["cases"] == []
+
+
 def test_a_case_that_would_end_too_late_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes 10 seconds up to the fewest rounds, and would go on for longer: the third does not fit into 25."""
     now = [100.0]
@@ -105,7 +122,7 @@ def test_a_case_that_would_end_too_late_is_left_out(monkeypatch: pytest.MonkeyPa
             progress()
             if _round >= 2 and now[0] > deadline:
                 break
-        return {}
+        return {OURS: engine.Row(OURS)}
 
     monkeypatch.setattr(engine, "run_case", run_case)
     monkeypatch.setattr(engine, "as_json", lambda case, *_: case.configuration.name)

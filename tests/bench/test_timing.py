@@ -64,9 +64,7 @@ def test_a_turn_is_cut_short_when_steps_become_slow() -> None:
     seen = timing.watch({"a": step}, rounds=3, turn=0.32, clock=clock)
     assert seen["a"].steps_per_turn == 320
     assert seen["a"].seconds == pytest.approx([1.0] * 3)
-    assert len(calls) == 4 + 3 * (
-        1 + 2
-    )  # the clock is read after the first step, and after the second
+    assert len(calls) == 4 + 3 * (1 + 2)  # the clock is read after the first step and the second
 
 
 def test_each_round_begins_with_another_contestant() -> None:
@@ -101,3 +99,29 @@ def test_the_deadline_leaves_the_fewest_rounds() -> None:
     clock = Clock()
     seen = timing.watch({"a": clock.step(1.0)}, rounds=50, turn=1.0, deadline=0.0, clock=clock)
     assert len(seen["a"].seconds) == timing.FEWEST_ROUNDS
+
+
+def test_no_turn_begins_after_the_end() -> None:
+    """Five steps choose the length of a's turn, one is not timed and one is; then it is 7, and b's turn would begin."""
+    clock = Clock()
+    steps = {"a": clock.step(1.0), "b": clock.step(1.0)}
+    seen = timing.watch(steps, rounds=50, turn=1.0, end=5.5, clock=clock)
+    assert (seen["a"].seconds, seen["b"].seconds) == ([1.0], [])
+    seen = timing.watch(steps, rounds=50, turn=1.0, end=0.0, clock=clock)
+    assert clock.now == 6.0
+    assert seen["a"].seconds == []
+
+
+def test_waits_for_a_device_before_the_clock_is_read() -> None:
+    """A step that only enqueues is charged with what it enqueued."""
+    time, queued = [0.0], [0]
+
+    def step() -> None:
+        queued[0] += 1
+
+    def wait() -> None:
+        time[0] += queued[0]
+        queued[0] = 0
+
+    seen = timing.watch({"slow": step}, rounds=3, turn=10.0, clock=lambda: time[0], wait=wait)
+    assert seen["slow"].seconds == pytest.approx([1.0] * 3, rel=0.2)

@@ -3,8 +3,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -13,85 +11,105 @@ from matplotlib.image import imread
 
 import onepass
 from onepass import cli, demo
-from onepass.demo import digits, models
-from onepass.demo.optimizers import ARGUMENTS
-from onepass.demo.pair import Outcome, Pair, train_pair
+from onepass.demo.chapter import Chapter
+from onepass.demo.pair import Outcome, Pair
 
 ROW = re.compile(
-    r"(?P<model>CNN|MLP) (?P<optimizer>\w+) +(?P<test>\S+)% +(?P<our_test>\S+)% +"
-    r"(?P<loss>\S+) +(?P<our_loss>\S+) +\d+% +\d+% +(?P<difference>\S+)"
+    r"^(?P<title>\S.*?) +(?P<test>[\d.]+)% +(?P<our_test>[\d.]+)% +"
+    r"(?P<loss>[\d.]+) +(?P<our_loss>[\d.]+) +\d+% +\d+% *(?P<shows>.*)$"
 )
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def sections(output: str) -> dict[str, dict[str, re.Match[str]]]:
+    """Return the rows of the table by the names of chapter and pair."""
+    _, *parts = re.split(r"^─+$", output, flags=re.MULTILINE)
+    lines = [part.strip().splitlines() for part in parts]
+    rows = {
+        part[0].split()[0]: [match for match in map(ROW.match, part) if match] for part in lines
+    }
+    return {name: {match["title"]: match for match in found} for name, found in rows.items()}
 
 
-def test_demo_ends_well_with_a_table_and_a_picture(tmp_path: Path) -> None:
+def test_demo_ends_well_with_one_table_and_one_picture(tmp_path: Path) -> None:
     """Without a terminal: plain text, one line for every training; the picture in the current directory."""
     command = [sys.executable, "-m", "onepass", "demo", "--fast"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
     assert "\r" not in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "…" not in done.stdout  # nothing is cut off
+    assert max(map(len, done.stdout.partition("\n\n  ")[2].splitlines())) < 80
 
-    rows = [match for match in map(ROW.search, done.stdout.splitlines()) if match]
-    names = [(row["model"], row["optimizer"]) for row in rows]
-    assert sorted(names) == [(m, o) for m in ("CNN", "MLP") for o in sorted(onepass_optimizers())]
-    for row in rows:
-        assert float(row["our_test"]) == pytest.approx(float(row["test"]), abs=100 * demo.TOLERANCE)
-        assert float(row["our_loss"]) == pytest.approx(float(row["loss"]), abs=1e-3)
-        assert float(row["difference"]) < 1e-3
-    assert any(float(row["difference"]) > 0 for row in rows)  # two libraries, not one of them twice
+    assert done.stdout.count("torch onepass   torch onepass") == 1
+    found = sections(done.stdout)
+    assert list(found) == ["optimizers", "schedule", "l1-l2", "augmentation", "transfer"]
+    names = [f"{model} {name}" for model in ("CNN", "MLP") for name in onepass_optimizers()]
+    assert sorted(found["optimizers"]) == sorted(names)
+    assert [len(rows) for rows in found.values()] == [10, 3, 3, 2, 4]
+    for rows in found.values():
+        for row in rows.values():
+            assert float(row["our_test"]) == pytest.approx(
+                float(row["test"]), abs=100 * demo.TOLERANCE
+            )
+            assert float(row["our_loss"]) == pytest.approx(float(row["loss"]), abs=1e-2)
+            assert done.stdout.count(f"\n{row['title']} ") == 2  # a bar and a row
+    differences = [float(row["shows"]) for row in found["optimizers"].values()]
+    assert max(differences) < 1e-3
+    assert max(differences) > 0  # two libraries, not one of them twice
 
-    picture = tmp_path / "onepass-demo.png"
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert imread(picture).shape[2] == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["onepass-demo.png"]
+    assert imread(tmp_path / "onepass-demo.png").shape[2] == 4
 
 
 def onepass_optimizers() -> list[str]:
     return [name for name in onepass.__all__ if hasattr(torch.optim, name)]
 
 
-@pytest.mark.usefixtures("one_thread")
-def test_one_seed_gives_one_result() -> None:
-    def outcome(seed: int) -> tuple[Outcome, float]:
-        data = digits.load(seed)
-        pair = train_pair(
-            "MLP",
-            models.build("MLP", seed),
-            (torch.optim.AdamW, onepass.AdamW),
-            ARGUMENTS["AdamW"],
-            islice(data[0].batches(64, 1, seed), 10),
-            data,
-            lambda *_: None,
-        )
-        return pair.onepass._replace(step_share=0.0), pair.difference
-
-    assert outcome(3) == outcome(3)
-    assert outcome(3) != outcome(4)
+def test_chosen_chapters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the order of the demo, each once; and torch's threads are as before."""
+    threads, picture = torch.get_num_threads(), tmp_path / "two.svg"
+    chosen = ["--chapter", "l1-l2", "--chapter", "schedule", "--chapter", "l1-l2"]
+    assert cli.main(["demo", "--fast", *chosen, "--picture", str(picture)]) == 0
+    assert torch.get_num_threads() == threads
+    assert list(sections(capsys.readouterr().out)) == ["schedule", "l1-l2"]
+    assert picture.read_text(encoding="utf-8").rstrip().endswith("</svg>")
 
 
-def test_the_split_keeps_every_image_once() -> None:
-    train, test = digits.load(0)
-    assert len(train.labels) + len(test.labels) == 1797
-    assert len(torch.unique(torch.cat([train.images, test.images]), dim=0)) == 1797
+def test_an_unknown_chapter_is_refused_with_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuple(demo.CHAPTERS) == cli.CHAPTERS
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["demo", "--chapter", "transfers"])
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "transfers" in message
+    assert re.search(", ".join(f"'?{name}'?" for name in demo.CHAPTERS), message)
+
+
+def outcome(accuracy: float) -> Outcome:
+    return Outcome([1.0], [[0.1]], 1.0, accuracy, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours", "status"), [(0.95, 0.95, 0), (0.95, 0.945, 0), (0.95, 0.9, 1)]
+    ("theirs", "ours", "comparable", "status"),
+    [
+        (0.95, 0.95, True, 0),
+        (0.95, 0.945, True, 0),
+        (0.95, 0.9, True, 1),
+        (0.9, 0.95, True, 1),
+        (0.95, 0.9, False, 0),
+    ],
 )
 def test_accuracies_too_far_apart_are_a_failure(
-    theirs: float, ours: float, status: int, capsys: pytest.CaptureFixture[str]
+    theirs: float, ours: float, comparable: bool, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch_side, our_side = (Outcome([1.0], 1.0, accuracy, 0.5) for accuracy in (theirs, ours))
-    assert demo.verdict([Pair("CNN", 1, "Adam", torch_side, our_side, 0.0)]) == status
-    assert ("CNN with Adam" in capsys.readouterr().err) == bool(status)
+    good = Pair("CNN SGD", outcome(0.9), outcome(0.9), 0.0)
+    pair = Pair("CNN Adam", outcome(theirs), outcome(ours), 0.0, "", comparable)
+    chapters = [Chapter(name, "", [good, pair], []) for name in ("first", "second")]
+    assert demo.verdict(chapters) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[:32] for line in lines] == status * [
+        "onepass demo: first, CNN Adam: t",
+        "onepass demo: second, CNN Adam: ",
+    ]
 
 
 @pytest.mark.parametrize("name", ["x.poem", "x", "nowhere/x.png"])

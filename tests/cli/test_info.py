@@ -8,6 +8,7 @@ import torch
 
 import onepass
 from onepass import _core, cli
+from onepass.optim import devices
 from onepass.optim.reading import READER
 
 
@@ -18,6 +19,9 @@ def test_info_tells_versions_and_how_a_step_runs() -> None:
     assert info["instruction set"].split()[0] in info["instruction sets available"].split(", ")
     assert info["threads"] == str(torch.get_num_threads())
     assert (info["tensors read through"] == "libtorch's own functions") == READER.uses_native
+    assert info["CUDA"].startswith(
+        "not built in" if devices.cuda_module() is None else "built for "
+    )
     assert all(info.values())
 
 

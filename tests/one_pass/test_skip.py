@@ -12,7 +12,7 @@ import torch
 import onepass
 from tests import cases, tolerances
 from tests.cases import Case
-from tests.helpers import assert_same, gradients, parameters, twin
+from tests.helpers import assert_same, gradients, host_decides, parameters, twin
 
 SHAPES = [(5, 7), (70,), ()]
 NAN, INF = float("nan"), float("inf")
@@ -50,6 +50,7 @@ def noted(params: list[Any]) -> list[Any]:
     ]
 
 
+@host_decides
 @bad
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["alone", "with-everything"])
 @cases.rules
@@ -249,6 +250,7 @@ def test_attribute_is_set_by_max_grad_norm(case: Case) -> None:
         assert not hasattr(case.ours(params, **options), "_step_supports_amp_scaling")
 
 
+@host_decides
 @cases.rules
 @pytest.mark.parametrize("found", [1.0, 3.0, 8.0])
 def test_found_inf_changes_and_counts_nothing(case: Case, found: float) -> None:

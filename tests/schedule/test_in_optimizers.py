@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests import cases, tolerances
 from tests.cases import Case
-from tests.helpers import gradients, parameters, twin
+from tests.helpers import gradients, host_decides, parameters, twin
 
 import onepass
 from onepass.schedule import (
@@ -273,6 +273,7 @@ SKIPS: dict[str, Options] = {
 }
 
 
+@host_decides
 @pytest.mark.parametrize("how", list(SKIPS))
 @cases.classes
 def test_skipped_steps_do_not_advance(case: Case, how: str) -> None:

@@ -113,6 +113,80 @@ def test_checkpoints_hold_the_anchors(case: Case) -> None:
         assert torch.equal(p, q)
 
 
+def trained(opt: Any, net: nn.Module, steps: int = 3) -> None:
+    x = torch.linspace(-1, 1, 24, dtype=torch.float64).view(8, 3)
+    for _ in range(steps):
+        opt.zero_grad()
+        net(x).square().mean().backward()
+        opt.step()
+
+
+@classes
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("kind", ["ours", "torchs"])
+def test_a_checkpoint_without_anchors_leaves_them(case: Case, kind: str, steps: int) -> None:
+    """Anchors of the call, then a checkpoint that never had any: the pull goes on, towards the same weights."""
+    old = model()
+    source = getattr(case, kind)(old.parameters())
+    trained(source, old, steps)
+    nets = [copy.deepcopy(old) for _ in range(2)]
+    before, after = (case.ours(net.named_parameters()) for net in nets)
+    anchor_decay(before, STRENGTH)
+    start = [p.detach().clone() for p in nets[0].parameters()]
+    checkpoint = copy.deepcopy(source.state_dict())
+    before.load_state_dict(checkpoint)
+    after.load_state_dict(source.state_dict())
+    anchor_decay(after, STRENGTH)
+    assert all("anchor" not in state for state in checkpoint["state"].values())  # left alone
+    for opt, net in zip((before, after), nets, strict=True):
+        trained(opt, net)
+        assert opt.param_groups[0]["anchor_decay"] == STRENGTH
+        for p, q in zip(net.parameters(), start, strict=True):
+            assert torch.equal(opt.state[p]["anchor"], q)
+            assert not torch.equal(p, q)
+    for p, q in zip(*(net.parameters() for net in nets), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_anchors_of_a_checkpoint_win_in_their_group() -> None:
+    def anchored_by(part: str | None, strength: float) -> tuple[Any, Any]:
+        net = model()
+        opt = onepass.AdamW(param_groups(net, [("0.*", {})], lr=0.1, no_decay=None))
+        anchor_decay(opt, strength, part)
+        return net, opt
+
+    (theirs, source), (ours, target) = anchored_by("0", 0.5), anchored_by(None, 0.25)
+    kept = {n: p.detach().clone() for n, p in ours.named_parameters()}
+    target.load_state_dict(source.state_dict())
+    assert {g["name"]: g["anchor_decay"] for g in target.param_groups} == {"0.*": 0.5, "rest": 0.25}
+    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        expected = q if name.startswith("0.") else kept[name]
+        assert torch.equal(target.state[p]["anchor"], expected)
+
+
+@pytest.mark.parametrize("how", ["construct", "checkpoint", "clear"])
+def test_a_pull_without_anchors_is_refused(how: str) -> None:
+    net = model()
+    opt = onepass.AdamW(net.named_parameters(), anchor_decay=0.5 if how == "construct" else 0.0)
+    if how == "checkpoint":
+        saved = copy.deepcopy(opt.state_dict())
+        saved["param_groups"][0]["anchor_decay"] = 0.5
+        opt.load_state_dict(saved)
+    elif how == "clear":
+        anchor_decay(opt, 0.5)
+        opt.state.clear()
+    before = copy.deepcopy(net)
+    with pytest.raises(
+        RuntimeError, match=r"anchor_decay=0\.5: no parameter .* 'anchor'.*nothing was updated"
+    ):
+        trained(opt, net)
+    for p, q in zip(net.parameters(), before.parameters(), strict=True):
+        assert torch.equal(p, q)
+    opt.load_state_dict(opt.state_dict())  # as Accelerate does before the first step
+    anchor_decay(opt, 0.5)
+    trained(opt, net)
+
+
 def test_where_the_anchors_lie() -> None:
     net: Any = VGG()
     opt = onepass.AdamW(param_groups(net, [("features.*", {})], lr=0.1))

@@ -101,6 +101,7 @@ class Case:
     model: Model
     configuration: Configuration
     dtype: torch.dtype = torch.float32
+    device: str = "cpu"
     rounded_to: torch.dtype | None = None
     """All numbers are also numbers of this dtype, for a case that is compared with one in it."""
 
@@ -145,7 +146,7 @@ class Case:
     def in_float32(self) -> Case:
         """Return the case without options that torch does not have, in float32, from the same numbers."""
         plain = replace(self.configuration, own={}, grad_scale=1.0, dtypes=())
-        return Case(self.model, plain, torch.float32, rounded_to=self.dtype)
+        return replace(self, configuration=plain, dtype=torch.float32, rounded_to=self.dtype)
 
 
 def _rounded(value: torch.Tensor, case: Case) -> torch.Tensor:
@@ -177,9 +178,10 @@ def _gradients(case: Case) -> Iterator[torch.Tensor]:
 
 def new_parameters(case: Case) -> list[torch.nn.Parameter]:
     """Return parameters with gradients: one contestant's own, allocated in the order in which all are."""
-    parameters = [torch.nn.Parameter(value) for value in starting_values(case)]
+    device = case.device
+    parameters = [torch.nn.Parameter(value.to(device)) for value in starting_values(case)]
     for parameter, gradient in zip(parameters, _gradients(case), strict=True):
-        parameter.grad = gradient
+        parameter.grad = gradient.to(device)
     return parameters
 
 

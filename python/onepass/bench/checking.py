@@ -66,7 +66,7 @@ def tolerance(case: Case, reference: Contestant) -> Tolerance:
     moved = 0.0
     for start, now in zip(starting_values(case), reference.parameters, strict=True):
         if start.numel():
-            moved = max(moved, float((now.detach() - start).abs().max()))
+            moved = max(moved, float((now.detach() - start.to(now.device)).abs().max()))
     unit = torch.finfo(case.dtype).eps
     if own.get("master_weights"):
         return Tolerance(SHARE_OF_MOVE * moved, unit)

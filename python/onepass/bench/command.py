@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of {', '.join(PEERS)}; default: the installed ones that do not compile first",
     )
     add("--dtypes", default="float32", help=f"of {', '.join(DTYPES)}; default: float32")
+    add("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
     add("--threads", help="thread counts, such as 1,2; default: torch's")
     add("--rounds", type=int, help="turns of each contestant; default: 15")
     add("--turn", type=float, help="seconds of a turn; default: 0.01")
@@ -120,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(
     parser: argparse.ArgumentParser, arguments: argparse.Namespace, started: float, command: str
 ) -> Plan:
-    quick = arguments.quick
+    quick, device = arguments.quick, arguments.device
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device: no CUDA device")
     plain_models = ",".join(name for name in MODELS if name not in OPTIONAL)
     models = _chosen(
         parser, "--models", arguments.models or (_QUICK_MODELS if quick else plain_models), MODELS
@@ -133,12 +136,19 @@ def _plan(
         words = ",".join(OPTIONS) if arguments.options == "all" else arguments.options
         optimizers += _chosen(parser, "--options", words, OPTIONS)
     wanted = arguments.peers or (_QUICK_PEERS if quick else None)
-    peers = installed_peers() if wanted is None else _chosen(parser, "--peers", wanted, PEERS)
+    peers = (
+        installed_peers(device=device)
+        if wanted is None
+        else _chosen(parser, "--peers", wanted, PEERS)
+    )
     absent = [peer for peer in peers if not peer.installed()]
     if absent:
         parser.error(
             f"--peers: {absent[0].name} is not installed (pip install {absent[0].package})"
         )
+    elsewhere = [peer for peer in peers if device not in peer.devices]
+    if elsewhere:
+        parser.error(f"--peers: {elsewhere[0].name} does not run on {device}")
     try:
         threads = [
             int(word) for word in (arguments.threads or str(torch.get_num_threads())).split(",")
@@ -162,6 +172,7 @@ def _plan(
         turn=turn,
         deadline=started + _QUICK_SECONDS - _QUICK_RESERVE if quick else None,
         command=command,
+        device=device,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,11 +51,11 @@ def ours(case: Case) -> tuple[Contestant, OnePass]:
     optimizer: OnePass = kind(parameters, **configuration.options, **configuration.own)
     step: Callable[[], object] = optimizer.step
     if configuration.grad_scale != 1:
-        scale = torch.tensor(configuration.grad_scale)
+        scale = torch.tensor(configuration.grad_scale, device=case.device)
 
         def step() -> None:
             """Say what GradScaler says."""
-            vars(optimizer).update(grad_scale=scale, found_inf=torch.zeros(()))
+            vars(optimizer).update(grad_scale=scale, found_inf=torch.zeros_like(scale))
             optimizer.step()
 
     def averages() -> list[torch.Tensor]:
@@ -92,11 +93,18 @@ def theirs(case: Case, peer: Peer) -> Contestant:
 def limit(case: Case, of: Contestant, optimizer: torch.optim.Optimizer) -> Contestant:
     """Return the streaming limit of our optimizer, which has stepped before.
 
-    It reads and writes the same bytes of the same tensors, in the same chunks, with no arithmetic. No value changes.
+    On the CPU it reads and writes the same bytes of the same tensors, in the same chunks, with no arithmetic; no value
+    changes. On a CUDA device it is a copy from device to device that moves as many bytes.
 
     Raises:
-        NotOffered: The step does more than walk once over tensors of one dtype.
+        NotOffered: On the CPU the step does more than walk once over tensors of one dtype.
     """
+    if case.device != "cpu":
+        half = (
+            int(case.bytes_per_parameter * case.model.parameters) // 2
+        )  # each is read and written
+        source = torch.zeros(half, dtype=torch.uint8, device=case.device)
+        return Contestant(LIMIT, partial(torch.empty_like(source).copy_, source), of.parameters)
     if case.mixed:
         message = "it walks over tensors of one dtype"
         raise NotOffered(message)

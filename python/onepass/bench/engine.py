@@ -6,9 +6,11 @@ import gc
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
+
+import torch
 
 from onepass.bench import checking, contestants, memory, timing
 from onepass.bench.cases import Case
@@ -16,7 +18,7 @@ from onepass.bench.contestants import FLOAT32, FLOOR, LIMIT, OURS, Contestant
 from onepass.bench.peers import NotOffered, Peer
 from onepass.bench.timing import Spread, Watched
 
-Status = Literal["ok", "differs", "raised", "not offered", "no memory"]
+Status = Literal["ok", "differs", "raised", "not offered", "no memory", "no time"]
 SHARE_OF_MEMORY = 0.7
 """Of the memory that is available: the rest is for temporaries of the peers."""
 
@@ -28,6 +30,8 @@ class Method:
     rounds: int = 15
     turn: float = 0.01
     """Seconds of one contestant's turn in a round."""
+    end: float | None = None
+    """When the clock shows this, nothing begins any more."""
 
 
 @dataclass
@@ -74,13 +78,17 @@ def run_case(
 
     Where memory does not hold all contestants at once there are several heats, ours with the limit in each of them.
     """
-    planned = heats(peers, case, memory.available())
+    planned = heats(peers, case, memory.available(case.device))
     standard = (OURS, LIMIT, FLOOR, *([FLOAT32] if case.configuration.reduced else []))
     rows = {name: Row(name) for name in (*standard, *(peer.name for peer in peers))}
-    for heat in planned:
+    for number, heat in enumerate(planned):
+        if number and timing.over(method.end):
+            break
         _run_heat(case, heat, method, rows, deadline, progress)
     for row in rows.values():
-        if row.status == "ok" and not row.rounds:
+        if row.status == "ok" and not row.rounds and planned:
+            row.status, row.detail = "no time", "its turn came after the end"
+        elif row.status == "ok" and not row.rounds:
             row.status, row.detail = (
                 "no memory",
                 f"{case.memory / 2**30:.1f} GiB of tensors do not fit",
@@ -109,11 +117,13 @@ def _run_heat(
         makers = {FLOAT32: partial(contestants.in_float32, case), **makers}
     racing = [reference]
     for name, make in makers.items():
-        contestant = _admit(case, make, rows[name], reference, allowed)
+        contestant = _admit(case, make, rows[name], reference, allowed, method.end)
         if contestant is not None:
             racing.append(contestant)
     for contestant in racing:
-        rows[contestant.name].extra_memory = memory.extra_memory(contestant.step)
+        if timing.over(method.end):
+            break
+        rows[contestant.name].extra_memory = memory.extra_memory(contestant.step, case.device)
     racing.insert(1, contestants.floor(reference))
     try:
         racing.insert(1, contestants.limit(case, reference, optimizer))
@@ -124,6 +134,8 @@ def _run_heat(
         rounds=method.rounds,
         turn=method.turn,
         deadline=deadline,
+        end=method.end,
+        wait=torch.cuda.synchronize if case.device != "cpu" else lambda: None,
         progress=progress,
     )
     for name, watched in seen.items():
@@ -136,13 +148,16 @@ def _admit(
     row: Row,
     reference: Contestant,
     allowed: checking.Tolerance,
+    end: float | None,
 ) -> Contestant | None:
     """Let a contestant take its first steps and compare; one that cannot is noted in its row."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             contestant = make()
-            checking.first_steps(case, contestant)
+            checking.first_steps(case, replace(contestant, step=partial(_step, contestant, end)))
+    except _NoTime:
+        return None
     except NotOffered as reason:
         row.status, row.detail = "not offered", str(reason)
         return None
@@ -156,6 +171,16 @@ def _admit(
             f"by {apart.by:.1e} after {len(checking.GRADIENTS)} steps, {apart.allowed:.1e} allowed",
         )
     return contestant
+
+
+class _NoTime(Exception):
+    pass
+
+
+def _step(contestant: Contestant, end: float | None) -> None:
+    if timing.over(end):
+        raise _NoTime
+    contestant.step()
 
 
 def _record(row: Row, watched: Watched, ours: Watched) -> None:
@@ -197,6 +222,7 @@ def as_json(case: Case, rows: dict[str, Row], threads: int) -> dict[str, Any]:
         "grad_scale": configuration.grad_scale,
         "dtype": str(case.dtype).removeprefix("torch."),
         "threads": threads,
+        "device": case.device,
         "bytes_per_parameter": case.bytes_per_parameter,
         "results": results,
     }

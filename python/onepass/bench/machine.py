@@ -32,6 +32,7 @@ def machine() -> dict[str, Any]:
         "transparent_hugepage": _first(_HUGE_PAGES),
         "system": platform.platform(),
         "instruction_set": _core.isa(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "environment": {
             k: v for k, v in os.environ.items() if k.startswith(("OMP_", "ONEPASS_", "MALLOC_"))
         },

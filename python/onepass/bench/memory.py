@@ -8,12 +8,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 _STATUS = Path("/proc/self/status")
 _FORGET_PEAK = Path("/proc/self/clear_refs")
 
 
-def available() -> int | None:
+def available(device: str = "cpu") -> int | None:
     """Return the bytes that can be had without swapping, or None where the system does not tell."""
+    if device != "cpu":
+        return torch.cuda.mem_get_info()[0]
     with contextlib.suppress(OSError, KeyError):
         return _kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024
     with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -21,12 +25,18 @@ def available() -> int | None:
     return None
 
 
-def extra_memory(step: Callable[[], object]) -> int | None:
+def extra_memory(step: Callable[[], object], device: str = "cpu") -> int | None:
     """Return the bytes by which resident memory grows for a moment while `step` runs, or None if not on Linux.
 
     The step must have run before, so that its states exist. The allocator first returns all that it holds in
     reserve: temporaries would hide there. Precise to some 100 KiB, since the kernel counts pages per processor.
+    Of a CUDA device, torch's allocator tells.
     """
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - allocated
     try:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)

@@ -61,7 +61,7 @@ def around(step: Step, case: Case, params: Params) -> Passes:
         after.append(lambda: _average(averages, weights, own["ema_decay"]))
     if scale == 1 and not before and not after:
         return Passes(step)
-    inverse = torch.tensor(1 / scale)
+    inverse = torch.tensor(1 / scale, device=case.device)
 
     @torch.no_grad()
     def composed() -> None:
@@ -82,7 +82,7 @@ def _gradients(params: Params) -> list[torch.Tensor]:
 
 def _unscale(params: Params, inverse: torch.Tensor) -> torch.Tensor:
     """What GradScaler.unscale_ does, without its bookkeeping."""
-    found_inf = torch.zeros(())
+    found_inf = torch.zeros_like(inverse)
     torch._amp_foreach_non_finite_check_and_unscale_(_gradients(params), found_inf, inverse)
     return found_inf
 

@@ -35,6 +35,7 @@ class Peer:
     module: str = "torch"
     package: str = "torch"
     """As pip knows it."""
+    devices: tuple[str, ...] = ("cpu", "cuda")
     compiles: bool = False
     """Needs minutes of compilation: measured only when asked for by name."""
     reduced: Make | None = None
@@ -77,6 +78,17 @@ def _deepspeed(configuration: Configuration, params: Params) -> Step:
     else:
         raise NotOffered(configuration)
     step: Step = kind(params, **options).step
+    return step
+
+
+def _apex(configuration: Configuration, params: Params) -> Step:
+    options = dict(configuration.options)
+    if configuration.kind == "RMSprop":
+        raise NotOffered(configuration)
+    if configuration.kind in ("Adam", "AdamW"):
+        options["adam_w_mode"] = configuration.kind == "AdamW"
+    kind = "FusedAdam" if configuration.kind == "AdamW" else f"Fused{configuration.kind}"
+    step: Step = _load("apex.optimizers", kind)(params, **options).step
     return step
 
 
@@ -153,7 +165,8 @@ PEERS: dict[str, Peer] = {
         Peer("torch-foreach", _torch(foreach=True)),
         Peer("torch-fused", _torch(fused=True)),
         Peer("torch-compiled", _compiled, compiles=True),
-        Peer("deepspeed", _deepspeed, "deepspeed", "deepspeed"),
+        Peer("deepspeed", _deepspeed, "deepspeed", "deepspeed", ("cpu",)),
+        Peer("apex", _apex, "apex", "apex", ("cuda",)),
         Peer("optimi", _optimi, "optimi", "torch-optimi"),
         Peer("pytorch-optimizer", _pytorch_optimizer, "pytorch_optimizer", "pytorch_optimizer"),
         Peer(
@@ -165,6 +178,7 @@ PEERS: dict[str, Peer] = {
 }
 
 
-def installed_peers(*, compiling: bool = False) -> list[Peer]:
-    """Return the peers that can be imported here, without those that compile unless they are asked for."""
-    return [p for p in PEERS.values() if p.installed() and (compiling or not p.compiles)]
+def installed_peers(*, compiling: bool = False, device: str = "cpu") -> list[Peer]:
+    """Return the peers that can be imported and run here, without those that compile unless they are asked for."""
+    there = [p for p in PEERS.values() if device in p.devices and p.installed()]
+    return [p for p in there if compiling or not p.compiles]

@@ -23,8 +23,9 @@ class Plan:
     rounds: int = 15
     turn: float = 0.01
     deadline: float | None = None
-    """When `time.perf_counter` shows this, no further case begins."""
+    """When `time.perf_counter` shows this, nothing begins any more."""
     command: str = ""
+    device: str = "cpu"
 
     def cases(self) -> list[tuple[Case, int]]:
         """Return every case with its number of threads; what is for other dtypes only is measured with one of those."""
@@ -35,5 +36,5 @@ class Plan:
                     for configuration in self.optimizers:
                         dtype = configuration.dtype(wanted)
                         key = (model.name, configuration.name, dtype, threads)
-                        found.setdefault(key, Case(model, configuration, dtype))
+                        found.setdefault(key, Case(model, configuration, dtype, self.device))
         return [(case, threads) for (*_, threads), case in found.items()]

@@ -10,6 +10,7 @@ from onepass.bench.contestants import FLOAT32, FLOOR, LIMIT, OURS
 from onepass.bench.peers import PEERS
 
 Document = dict[str, Any]
+_FAILURES = ("raised", "differs", "no memory", "no time")
 TORCH = tuple(name for name, peer in PEERS.items() if peer.package == "torch")
 
 
@@ -79,7 +80,8 @@ def table(document: Document, *, spread: bool = True) -> tuple[list[str], list[l
 
 def _cell(result: dict[str, Any], spread: bool) -> str:
     if "ratio" not in result:
-        return {"raised": "raised", "no memory": "no memory"}.get(result.get("status", ""), "-")
+        status = str(result.get("status", ""))
+        return status if status in _FAILURES else "-"
     ratio = result["ratio"]
     text = number(ratio["median"])
     if spread:
@@ -128,7 +130,7 @@ def notes(document: Document) -> list[str]:
     failures: dict[str, list[str]] = {}
     for case in document["cases"]:
         for name, result in results(case).items():
-            if result["status"] in ("raised", "differs", "no memory"):
+            if result["status"] in _FAILURES:
                 where = f"{case['title']} / {case['optimizer']}"
                 failures.setdefault(f"{name} {result['status']}: {result['detail']}", []).append(
                     where

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from onepass.bench import checking, engine
 from onepass.bench.cases import Case
+from onepass.bench.contestants import OURS
 from onepass.bench.machine import load, machine, versions
 from onepass.bench.plan import Plan
 from onepass.bench.timing import FEWEST_ROUNDS
@@ -70,7 +71,10 @@ def run(plan: Plan) -> dict[str, Any]:
                 deadline = _share(plan.deadline, len(cases) - number)
                 with _threads(threads):
                     found, least[case.model.name] = _measure(case, plan, deadline)
-                document["cases"].append(engine.as_json(case, found, threads))
+                if found[OURS].status == "no time":
+                    left_out.append(name)
+                else:
+                    document["cases"].append(engine.as_json(case, found, threads))
             bar.advance(task)
     return document
 
@@ -81,7 +85,7 @@ def _measure(case: Case, plan: Plan, deadline: float | None) -> tuple[dict[str, 
     rows = engine.run_case(
         case,
         plan.peers,
-        engine.Method(plan.rounds, plan.turn),
+        engine.Method(plan.rounds, plan.turn, plan.deadline),
         deadline=deadline,
         progress=lambda: ends.append(time.perf_counter()),
     )

@@ -64,7 +64,9 @@ def watch(
     rounds: int,
     turn: float,
     deadline: float | None = None,
+    end: float | None = None,
     clock: Clock = time.perf_counter,
+    wait: Callable[[], None] = lambda: None,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Watched]:
     """Time one step of each contestant.
@@ -75,13 +77,22 @@ def watch(
         turn: Seconds that a turn should take: it is filled with as many steps as fit, at least one. A step before
             them is not timed, so that caches hold what this contestant's own last step has left in them.
         deadline: When the clock shows this, no further round begins, but `FEWEST_ROUNDS` there are.
+        end: When the clock shows this, no further turn begins, though there may be none of some contestants yet.
         clock: Tells the time.
+        wait: Waits for what steps have only begun, on a device; called before the clock is read.
         progress: Called after every round.
     """
     seen = {}
+
+    def now() -> float:
+        wait()
+        return clock()
+
     for name, step in steps.items():
         seen[name] = Watched(1, [])
-        _attempt(seen[name], partial(_choose_length, step, seen[name], turn, clock))
+        if over(end, clock):
+            continue
+        _attempt(seen[name], partial(_choose_length, step, seen[name], turn, now))
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -92,12 +103,19 @@ def watch(
             first = number % max(1, len(names))
             for name in names[first:] + names[:first]:
                 watched = seen[name]
-                _attempt(watched, partial(_take_turn, steps[name], watched, turn, clock))
+                if over(end, clock):
+                    return seen
+                _attempt(watched, partial(_take_turn, steps[name], watched, turn, now))
             progress()
     finally:
         if collecting:
             gc.enable()
     return seen
+
+
+def over(end: float | None, clock: Clock = time.perf_counter) -> bool:
+    """Return whether the time is up."""
+    return end is not None and clock() > end
 
 
 def _attempt(watched: Watched, action: Callable[[], None]) -> None:

@@ -6,11 +6,16 @@ into a different gradient, and the two trainings would drift apart for a reason 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import nn
 
+Made = TypeVar("Made")
 
-def cnn() -> nn.Module:
+
+def cnn() -> nn.Sequential:
     """Return two convolutions and two linear layers."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
@@ -24,7 +29,22 @@ def cnn() -> nn.Module:
     )
 
 
-def mlp() -> nn.Module:
+def normed_cnn(classes: int) -> nn.Sequential:
+    """Return two convolutions with BatchNorm and a linear head."""
+    return nn.Sequential(
+        # BatchNorm takes a bias away again: its gradient would be rounding alone, which Adam makes large
+        nn.Conv2d(1, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.GELU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(64),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(64 * 4 * 4, classes),
+    )
+
+
+def mlp() -> nn.Sequential:
     """Return three linear layers."""
     return nn.Sequential(
         nn.Flatten(),
@@ -36,11 +56,13 @@ def mlp() -> nn.Module:
     )
 
 
-MODELS = {"CNN": cnn, "MLP": mlp}
-
-
-def build(name: str, seed: int) -> nn.Module:
-    """Return a new model whose weights depend on the seed alone."""
+def seeded(seed: int, make: Callable[[], Made]) -> Made:
+    """Return what `make` makes where the seed alone decides what is drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name]()
+        return make()
+
+
+def twins(seed: int, make: Callable[[], Made]) -> tuple[Made, Made]:
+    """Return two of them with the same weights."""
+    return seeded(seed, make), seeded(seed, make)

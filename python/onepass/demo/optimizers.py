@@ -1,19 +1,18 @@
-"""Every optimizer on every model, beside its twin of torch.optim."""
+"""Every optimizer on two models, beside its twin of torch.optim."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import onepass
-from onepass.demo import digits
-from onepass.demo.models import MODELS, build
-from onepass.demo.pair import Pair, train_pair
+from onepass.demo.chapter import Chapter, Draw, Stage
+from onepass.demo.models import cnn, mlp, seeded
+from onepass.demo.pair import Pair, Training
+from onepass.demo.picture import curves, note
 
+MODELS = {"CNN": cnn, "MLP": mlp}
 ARGUMENTS: dict[str, dict[str, float]] = {
     "SGD": {"lr": 0.1, "momentum": 0.9},
     "Adagrad": {"lr": 0.02},
@@ -24,43 +23,42 @@ ARGUMENTS: dict[str, dict[str, float]] = {
 BATCH = 64
 
 
-def train(console: Console, *, seed: int, epochs: int) -> list[Pair]:
-    """Train all pairs, each under a progress bar of its own."""
-    data = digits.load(seed)
-    steps = len(data[0].labels) // BATCH * epochs
-    console.print(
-        f"Handwritten digits: {len(data[0].labels)} images to train on, {len(data[1].labels)} to test with; "
-        f"{steps} steps\nof {BATCH} images, on one thread\n",
-        soft_wrap=True,
-    )
+def train(stage: Stage) -> Chapter:
+    """Train all pairs."""
+    epochs = 3 if stage.fast else 10
+    stage.announce("optimizers", "each of the five on a CNN and on an MLP")
     pairs = []
-    for model in MODELS:
-        for optimizer, arguments in ARGUMENTS.items():
-            with _bar(console, f"{model} {optimizer}", steps) as after_batch:
-                pair = train_pair(
-                    model,
-                    build(model, seed),
-                    (getattr(torch.optim, optimizer), getattr(onepass, optimizer)),
-                    arguments,
-                    data[0].batches(BATCH, epochs, seed),
-                    data,
-                    after_batch,
-                )
-            pairs.append(pair)
-    return pairs
+    for name in MODELS:
+        for optimizer in ARGUMENTS:
+            theirs = side(torch.optim, name, optimizer, stage.seed)
+            ours = side(onepass, name, optimizer, stage.seed)
+            batches = stage.train.batches(BATCH, epochs, stage.seed)
+            steps = len(stage.train.labels) // BATCH * epochs
+            pairs.append(stage.pair(f"{name} {optimizer}", theirs, ours, batches, steps))
+    rows = [pairs[: len(ARGUMENTS)], pairs[len(ARGUMENTS) :]]
+    panels = [[_panel(pair, row) for pair in row] for row in rows]
+    return Chapter("optimizers", "weights apart", pairs, panels)
 
 
-@contextmanager
-def _bar(console: Console, title: str, steps: int) -> Iterator[Callable[[float, float], None]]:
-    """Show a progress bar that ends as one line; where there is no terminal, that line is all."""
-    progress = Progress(
-        TextColumn("{task.description:<11}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TextColumn("loss torch {task.fields[torch]:.4f} onepass {task.fields[onepass]:.4f}"),
-        TimeElapsedColumn(),
-        console=console,
-    )
-    with progress:
-        bar = progress.add_task(title, total=steps, torch=0.0, onepass=0.0)
-        yield lambda torch, onepass: progress.update(bar, advance=1, torch=torch, onepass=onepass)
+def side(library: Any, model: str, optimizer: str, seed: int) -> Training:
+    """Return the training by one of the two libraries."""
+    made = seeded(seed, MODELS[model])
+    return Training(made, getattr(library, optimizer)(made.parameters(), **ARGUMENTS[optimizer]))
+
+
+def _panel(pair: Pair, row: list[Pair]) -> Draw:
+    lowest = min(min(p.torch.losses) for p in row)
+
+    def draw(panel: Any) -> None:
+        curves(panel, pair.torch.losses, pair.onepass.losses, log=True)
+        # the loss starts at log(10) = 2.3: room for the text
+        panel.set(title=pair.title, xlabel="step", ylim=(lowest, 30))
+        if pair is row[0]:
+            panel.set_ylabel("loss of the batch")
+        note(
+            panel,
+            f"test accuracy\ntorch.optim {pair.torch.accuracy:.2%}\nonepass {pair.onepass.accuracy:.2%}\n"
+            f"weights within {pair.difference:.0e}",
+        )
+
+    return draw

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
+from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     ParamsT,
@@ -17,15 +18,16 @@ from torch.optim.optimizer import (
 )
 
 from onepass import _core
-from onepass.optim import loading, options, scheduled, states
+from onepass.optim import devices, launch, loading, options, scheduled, states
 from onepass.optim.average import averages_in_place
 from onepass.optim.care import step_with_care
+from onepass.optim.devices import CPU, Memory
 from onepass.optim.reading import READER
-from onepass.optim.report import Report, nonfinite_names
-from onepass.optim.work import Group, Rule, describe
+from onepass.optim.report import Last, Report, nonfinite_names
+from onepass.optim.work import PLACE, Group, Rule, describe
 
 _NONE: set[tuple[int, int]] = set()
-_APPLIED: tuple[bool, None, None, list[str]] = (True, None, None, [])
+_APPLIED: Last = (True, None, None, [])
 
 
 class OnePass(Optimizer):
@@ -70,9 +72,11 @@ class OnePass(Optimizer):
     def _forget(self) -> None:
         """Start without a history: of addresses, of steps."""
         self._memory = _core.Memory()
+        self._memories: dict[int, Memory] = {}  # of devices
+        self._scaler: tuple[Any, Any] | None = None  # GradScaler's numbers, if a device reads them
         self.schedules = scheduled.Schedules()
         self.steps_applied = self._skipped = 0
-        self._last: tuple[bool, float | None, float | None, list[str]] = (False, None, None, [])
+        self._last: Last | None = (False, None, None, [])
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a parameter group, as `torch.optim.Optimizer.add_param_group`, with its values checked."""
@@ -85,7 +89,6 @@ class OnePass(Optimizer):
             options.check_whole(group, self.defaults)
         super().add_param_group(param_group)
 
-    @torch._disable_dynamo  # type: ignore[attr-defined, untyped-decorator, unused-ignore]
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Do one optimization step: `step(closure=None)`.
 
@@ -102,6 +105,8 @@ class OnePass(Optimizer):
                 back to torch's own step (sparse or complex gradients, tensor subclasses, other devices,
                 `differentiable`) but uses an option that torch does not have. Nothing has been written then.
         """
+        if is_dynamo_compiling():  # it takes this for a constant, and must not look inside
+            return _unseen_step(self, *args, **kwargs)
         watched = (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -123,15 +128,14 @@ class OnePass(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         own = self.__dict__
-        found_inf = own.get("found_inf")
-        if found_inf is not None and float(found_inf) > 0:
-            self._skip(None)
-            return loss
-        grad_scale = own.get("grad_scale")
-        unscale = 1.0 if grad_scale is None else 1.0 / float(grad_scale)
-        clip = self._clip(unscale)
-        self._update(unscale, clip)
-        if clip is not None and clip.skipped:
+        unscale: float | None = 1.0
+        if "found_inf" in own or "grad_scale" in own:
+            self._scaler = launch.scaler_of(self)
+            unscale = 1.0 if self._scaler else self._read_scaler()
+        elif self._scaler is not None:
+            self._scaler = None
+        clip = None if unscale is None else self._clip(unscale)
+        if unscale is None or not self._update(unscale, clip):
             self._skip(clip)
             return loss
         self.steps_applied += 1
@@ -140,7 +144,9 @@ class OnePass(Optimizer):
                 self.schedules.write(group, self.steps_applied)
             elif options.needs_count(group):
                 group[scheduled.COUNT] = self.steps_applied
-        if clip is not None:
+        if self._memories and launch.counts(self):
+            self._last = None
+        elif clip is not None:
             bad = [] if math.isfinite(clip.norm) else nonfinite_names(self.param_groups)
             coefficient = (
                 None if self.param_groups[0].get("max_grad_norm") is None else clip.coefficient
@@ -150,18 +156,28 @@ class OnePass(Optimizer):
             self._last = _APPLIED
         return loss
 
+    def _read_scaler(self) -> float | None:
+        """Return the factor that the gradients lack, as GradScaler says, or None if the step is to be skipped."""
+        own = self.__dict__
+        grad_scale, found_inf = own.get("grad_scale"), own.get("found_inf")
+        if found_inf is not None and float(found_inf) > 0:
+            return None
+        return 1.0 if grad_scale is None else 1.0 / float(grad_scale)
+
     def _skip(self, clip: _core.Clip | None) -> None:
         self._skipped += 1
-        norm = None if clip is None else clip.norm
+        norm = None if clip is None or not clip.skipped else clip.norm
         self._last = (False, norm, None, nonfinite_names(self.param_groups))
 
     @property
     def report(self) -> Report:
         """What the last step did."""
-        applied, norm, coefficient, nonfinite = self._last
-        return Report(
-            applied, norm, coefficient, self.steps_applied, self._skipped, list(nonfinite)
-        )
+        last, skipped = self._last, self._skipped
+        if launch.counts(self):
+            on_device, skipped_there = launch.last(self)
+            last, skipped = last or on_device, skipped + skipped_there
+        applied, norm, coefficient, nonfinite = last or _APPLIED
+        return Report(applied, norm, coefficient, self.steps_applied, skipped, list(nonfinite))
 
     def _clip(self, unscale: float) -> _core.Clip | None:
         """Return the request to measure the global norm, if an option needs it."""
@@ -172,8 +188,8 @@ class OnePass(Optimizer):
             return None
         return _core.Clip(math.inf if largest is None else float(largest), bool(skip), unscale)
 
-    def _update(self, unscale: float, clip: _core.Clip | None) -> None:
-        """Step all groups."""
+    def _update(self, unscale: float, clip: _core.Clip | None) -> bool:
+        """Step all groups; return False if the step was skipped."""
         groups = self.param_groups
         for i, group in enumerate(groups):
             if scheduled.KEY in group:
@@ -181,20 +197,31 @@ class OnePass(Optimizer):
                 if scheduled.may_leave_range(group):
                     self.check(group)
         try:
-            self._update_all(unscale, clip)
+            return self._update_all(unscale, clip)
         except TypeError:  # perhaps a schedule has been put into a group since
             for group in groups:
                 scheduled.enter(group, {}, self.steps_applied)
-            self._update_all(unscale, clip)
+            return self._update_all(unscale, clip)
 
-    def _update_all(self, unscale: float, clip: _core.Clip | None) -> None:
+    def _update_all(self, unscale: float, clip: _core.Clip | None) -> bool:
         groups = self.param_groups
         work = [describe(self, group, unscale) for group in groups]
         foreign = {
             i for i, group in enumerate(groups) if group["differentiable"] and self.trains(group)
         }
         if foreign or self.run(work, clip) is not None:
+            if any(group[PLACE] != CPU for group in work):
+                launch.refuse_capture()
+            if self._scaler:  # there is time to wait for it
+                self._scaler, read = None, self._read_scaler()
+                if read is None:
+                    return False
+                unscale = read
+                work = [describe(self, group, unscale) for group in groups]
+                if clip is not None:
+                    clip.unscale = unscale
             step_with_care(self, work, foreign, unscale, clip)
+        return clip is None or not clip.skipped
 
     def run(
         self,
@@ -204,8 +231,14 @@ class OnePass(Optimizer):
         dry: bool = False,
         first_steps: set[tuple[int, int]] = _NONE,
         first_averages: set[tuple[int, int]] = _NONE,
+        on_cpu: bool = False,
     ) -> _core.Trouble | None:
         """Have the kernels do what `work.describe` has described for each group."""
+        if devices.seen and not on_cpu:
+            trouble: _core.Trouble | None = launch.run(
+                self, work, clip, dry, first_steps, first_averages
+            )
+            return trouble
         seed = self.param_groups[0].get("seed", 0) if self.param_groups else 0
         return _core.step(
             READER,
@@ -222,7 +255,20 @@ class OnePass(Optimizer):
 
     def trains(self, group: Group) -> bool:
         """Return whether a group has reached its `train_from`."""
-        return bool(group.get("train_from", 0) <= self.steps_applied)
+        start = group.get("train_from", 0)
+        if start > 0:
+            launch.catch_up(self)
+        return bool(start <= self.steps_applied)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state, as `torch.optim.Optimizer.state_dict`; waits for a device that counts steps."""
+        if launch.catch_up(self):
+            for group in self.param_groups:
+                if scheduled.KEY in group:
+                    self.schedules.write(group, self.steps_applied)
+                elif options.needs_count(group):
+                    group[scheduled.COUNT] = self.steps_applied
+        return super().state_dict()
 
     def ema_weights(self) -> AbstractContextManager[None]:
         """Put the averages of the weights (`ema_decay`) in their place, and the weights back at the end.
@@ -244,7 +290,7 @@ class OnePass(Optimizer):
         """Load a checkpoint of this class or of torch's class of the same name.
 
         Options that the checkpoint does not hold stay as they are, and so does a schedule where the checkpoint
-        has a plain number.
+        has a plain number. So do the anchors of a parameter group for which the checkpoint has none.
 
         Raises:
             ValueError: A state does not have the shape of its parameter, only some of the states are there, or
@@ -267,4 +313,5 @@ class OnePass(Optimizer):
 
 
 _hooked_step = Optimizer.profile_hook_step(OnePass._step)
+_unseen_step = torch._disable_dynamo(OnePass.step)  # type: ignore[attr-defined, unused-ignore]
 OnePass.step.__signature__ = inspect.signature(OnePass._step)  # type: ignore[attr-defined]

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from onepass import _core
-from onepass.optim import options, states
+from onepass.optim import launch, options, states
 from onepass.optim.fallback import torch_step
-from onepass.optim.reading import READER
-from onepass.optim.work import NOTHING
+from onepass.optim.work import COUNTED, NOTHING
 
 if TYPE_CHECKING:
     from onepass.optim.base import OnePass
@@ -48,14 +47,14 @@ def step_with_care(
     for g in sorted(foreign):
         options.refuse(groups[g], g)
     if clip is not None:
-        _core.measure(READER, [p for params, *_ in work for p in params], clip)
+        launch.measure(optimizer, work, clip)
         if clip.skipped:
             return
 
     torch_step(optimizer, [groups[g] for g in sorted(foreign)], unscale)
     first_steps, first_averages = set(), set()
     for g, i in broken:
-        first = states.complete(optimizer, groups[g], i, work[g][2], work[g][5])
+        first = states.complete(optimizer, groups[g], i, work[g][2], work[g][5], work[g][COUNTED])
         if first.step:
             first_steps.add((g, i))
         if first.average:

@@ -25,7 +25,8 @@ def _before(optimizer: OnePass, state_dict: dict[str, Any]) -> dict[str, Any]:
     for i, (own, group) in enumerate(zip(optimizer.param_groups, saved, strict=True)):
         kept = {name: own[name] for name in options.DEFAULTS if name in own}
         groups.append({**kept, **scheduled.merge(own, group, optimizer.on_schedule_mismatch, i)})
-    return {**state_dict, "param_groups": groups}
+    anchored = with_anchors(optimizer, state_dict, groups)
+    return {**state_dict, "param_groups": groups, "state": anchored}
 
 
 def _after(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
@@ -55,6 +56,22 @@ def check_loaded(optimizer: OnePass, state_dict: dict[str, Any]) -> None:
             if problem:
                 message = f"checkpoint does not fit {name_of(groups, g, i)}: {problem}; nothing was loaded"
                 raise ValueError(message)
+
+
+def with_anchors(
+    optimizer: OnePass, state_dict: dict[str, Any], groups: list[dict[str, Any]]
+) -> dict[Any, Any]:
+    """Return a checkpoint's states, completed by the optimizer's own anchors in groups for which it has none."""
+    states = dict(state_dict["state"])
+    for own, group in zip(optimizer.param_groups, groups, strict=True):
+        pairs = list(zip(own["params"], group["params"], strict=False))
+        if any(states.get(number, {}).get(ANCHOR) is not None for _, number in pairs):
+            continue
+        for p, number in pairs:
+            anchor = optimizer.state.get(p, {}).get(ANCHOR)
+            if anchor is not None:
+                states[number] = {**states.get(number, {}), ANCHOR: anchor}
+    return states
 
 
 @contextmanager

@@ -39,8 +39,8 @@ class Options(TypedDict, total=False):
             torch.bfloat16 or "8bit" (blocks of 256 share a scale). Default: None, the parameter's dtype, or
             float32 with master weights.
         train_from: Leave the group as it is for this many applied steps; its moments start then. Default: 0.
-        anchor_decay: Decay towards the weights in state "anchor", which `onepass.transfer.anchor_decay` puts
-            there, at least 0. Default: 0.
+        anchor_decay: Decay towards the weights in state "anchor", at least 0. `onepass.transfer.anchor_decay` puts
+            them there and sets the option; a step of a group that has the option and no anchors raises. Default: 0.
         seed: (whole) Of stochastic rounding, in [0, 2**64). Default: 0.
     """
 

@@ -29,19 +29,22 @@ def is_plain(kind: type) -> bool:
     )
 
 
-def make_reader(*, use_dlpack: bool = True, use_native: bool = True) -> _core.Reader:
-    """Return a reader of tensors.
+def make_reader(
+    *, use_dlpack: bool = True, use_native: bool = True, module: Any = _core
+) -> _core.Reader:
+    """Return a reader of tensors, for the functions of `module`.
 
     It reads natively, through functions of the loaded libtorch, where these are as expected; otherwise through
     torch's DLPack exchange table, or through attributes where there is none.
     """
-    return _core.Reader(
+    reader: _core.Reader = module.Reader(
         tensor_types=(torch.Tensor, torch.nn.Parameter),
         is_plain=is_plain,
         dtypes=_DTYPES,
         use_dlpack=use_dlpack,
         use_native=use_native,
     )
+    return reader
 
 
 READER = make_reader()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onepass.schedule import Schedule, from_dict
+from onepass.schedule.program import program
 
 KEY, COUNT = "schedules", "steps_applied"
 POLICIES = ("error", "keep", "checkpoint")
@@ -78,6 +79,18 @@ class Schedules:
             else:
                 group[field] = schedule(t)
         group[COUNT] = t
+
+    def for_device(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a group with programs in the place of the numbers that schedules give."""
+        found = dict(group)
+        for field, index, schedule in self.of(group):
+            if index:
+                betas = list(found[field])
+                betas[int(index)] = program(schedule)
+                found[field] = tuple(betas)
+            else:
+                found[field] = program(schedule)
+        return found
 
 
 def may_leave_range(group: Mapping[str, Any]) -> bool:

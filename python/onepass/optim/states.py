@@ -103,7 +103,7 @@ def problem_of(optimizer: OnePass, state: Any, p: torch.Tensor) -> str | None:
             return f"{key!r} has shape {tuple(value.shape)}, the parameter {tuple(p.shape)}"
         if key in optimizer.state_keys and p.dtype in READABLE and value.dtype not in READABLE:
             return f"{key!r} must be float32, float64, bfloat16 or float16, got {value.dtype}"
-        plain = type(value) is torch.Tensor and value.device.type == "cpu"
+        plain = type(value) is torch.Tensor and value.device.type in ("cpu", "cuda")
         if plain and value.numel() and value.untyped_storage().size() == 0:
             return f"{key!r} has no memory: its storage was resized to 0"
     for key in optimizer.state_keys:
@@ -125,9 +125,12 @@ def problem_of(optimizer: OnePass, state: Any, p: torch.Tensor) -> str | None:
 
 
 def complete(
-    optimizer: OnePass, group: Group, i: int, keys: Iterable[str], extras: Extras
+    optimizer: OnePass, group: Group, i: int, keys: Iterable[str], extras: Extras, counted: int
 ) -> First:
-    """Make the states that are missing and convert those that the kernels cannot read."""
+    """Make the states that are missing and convert those that the kernels cannot read.
+
+    `counted` is 0 where steps are not counted, 1 where it is on the CPU, 2 on the device of the parameter.
+    """
     p = group["params"][i]
     state = optimizer.state[p]
     core = optimizer.core_keys
@@ -136,8 +139,8 @@ def complete(
         average=extras.ema is not None and state.get(EMA) is None,
     )
     with torch.no_grad(), _no_pool_after_fork():
-        if optimizer.counted:
-            _complete_step(state)
+        if counted:
+            _complete_step(state, p.device if counted == 2 else torch.device("cpu"))
         for key in keys:
             if extras.scales:
                 _complete_quantised(state, key.removesuffix("_code"), p, optimizer, group)
@@ -164,13 +167,14 @@ def _no_pool_after_fork() -> Iterator[None]:
         yield
 
 
-def _complete_step(state: dict[str, Any]) -> None:
+def _complete_step(state: dict[str, Any], device: torch.device) -> None:
     step = state.get("step")
     floating = isinstance(step, torch.Tensor) and step.dtype in (torch.float32, torch.float64)
-    if not floating or step.device.type != "cpu":  # type: ignore[union-attr]
+    if not floating or step.device != device:  # type: ignore[union-attr]
         wide = torch.get_default_dtype() == torch.float64  # as torch chooses
         dtype = torch.float64 if wide else torch.float32
-        state["step"] = torch.tensor(float(step if step is not None else 0.0), dtype=dtype)
+        number = float(step if step is not None else 0.0)
+        state["step"] = torch.tensor(number, dtype=dtype, device=device)
 
 
 def _complete_float(
@@ -180,10 +184,10 @@ def _complete_float(
     if state.get(key) is not None:
         state[key] = _own_memory(state[key], p)
     elif codes is not None:
-        values = torch.empty_like(codes, dtype=torch.float32)
-        scales = state.pop(scale_key(key))
-        _core.quantise(READER, values, codes, scales, _KINDS.get(key, 0), True)
-        state[key] = values.to(state_dtype(group, p))
+        values = torch.empty_like(codes, dtype=torch.float32, device="cpu")
+        scales = state.pop(scale_key(key)).cpu()
+        _core.quantise(READER, values, codes.cpu(), scales, _KINDS.get(key, 0), True)
+        state[key] = values.to(p.device, state_dtype(group, p))
     else:
         state[key] = _filled(p, state_dtype(group, p), optimizer.initial_value(key, group))
 
@@ -193,22 +197,27 @@ def _complete_quantised(
 ) -> None:
     code, scale = code_key(key), scale_key(key)
     if state.get(code) is not None and state.get(scale) is not None:
-        state[code], state[scale] = _own_memory(state[code], p), state[scale].to("cpu").contiguous()
+        state[code], state[scale] = (
+            _own_memory(state[code], p),
+            state[scale].to(p.device).contiguous(),
+        )
         return
     others = (state.get(code_key(other)) for other in optimizer.state_keys)
     like = next(
         (other for other in others if other is not None), p
     )  # blocks follow the memory of the first state
-    codes = torch.empty_like(like, dtype=torch.uint8, memory_format=torch.preserve_format)
+    codes = torch.empty_like(
+        like, dtype=torch.uint8, device="cpu", memory_format=torch.preserve_format
+    )
     values = torch.empty_like(codes, dtype=torch.float32)
     known = state.pop(key, None)
     if known is None:
         values.fill_(optimizer.initial_value(key, group))
     else:
         values.copy_(known)
-    scales = torch.zeros(-(-p.numel() // _core.quantised_block))
+    scales = torch.zeros(-(-p.numel() // _core.quantised_block), device="cpu")
     _core.quantise(READER, values, codes, scales, _KINDS.get(key, 0), False)
-    state[code], state[scale] = codes, scales
+    state[code], state[scale] = codes.to(p.device), scales.to(p.device)
 
 
 def state_dtype(group: Group, p: torch.Tensor) -> torch.dtype:
@@ -244,6 +253,7 @@ def prefer_huge_pages(optimizer: OnePass, key: str) -> None:
         if (
             type(value) is torch.Tensor
             and value.dtype in READABLE
+            and value.device.type == "cpu"
             and value.numel() * value.itemsize >= _HUGE
         ):
             state[key] = _filled(value, value.dtype, 0).copy_(value)
@@ -256,6 +266,6 @@ def _own_memory(value: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     for stride, size in strides:
         overlaps = overlaps or (size > 1 and stride <= reach)
         reach += (size - 1) * stride
-    if value.device.type == "cpu" and not overlaps and not value.is_neg():
+    if value.device == p.device and not overlaps and not value.is_neg():
         return value
     return torch.empty_like(p, dtype=value.dtype, memory_format=torch.preserve_format).copy_(value)

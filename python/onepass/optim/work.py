@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onepass import _core
-from onepass.optim import states
+from onepass.optim import devices, scheduled, states
 
 if TYPE_CHECKING:
     from onepass.optim.base import OnePass
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 Group = dict[str, Any]
 
 _NO_EXTRAS = states.Extras()
-_IDLE = (1.0, math.inf, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, False)
-NOTHING: tuple[Any, ...] = ([], 0, (), False, _IDLE, _NO_EXTRAS)
+_IDLE = (1.0, math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, False, 0.0)
+NOTHING: tuple[Any, ...] = ([], 0, (), 0, _IDLE, _NO_EXTRAS, devices.CPU)
 """A group without parameters, in the place of one that is not for the kernels."""
+COUNTED, PLACE = 3, 6
+"""Where a group says whether its steps are counted (2: on its device), and where its parameters are."""
 
 
 class Rule(NamedTuple):
@@ -31,13 +33,37 @@ def rule(name: str, *keys: str) -> Rule:
     return Rule(_core.rules()[name], keys)
 
 
+def has_anchor(optimizer: OnePass, group: Group) -> bool:
+    """Return whether a group without parameters, or one of its parameters, knows where it decays to."""
+    state = optimizer.state
+    return not group["params"] or any(states.ANCHOR in state.get(p, ()) for p in group["params"])
+
+
+def launch_counts(optimizer: OnePass, group: Group) -> bool:
+    """Return whether a device knows the number of the step before the host does."""
+    return devices.counts_steps(group, optimizer.defaults) or any(
+        memory.core.counts for memory in optimizer._memories.values()
+    )
+
+
 def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...]:
     """Return a group as `_core.step` takes it."""
     if group["differentiable"] or not optimizer.trains(group):
         return NOTHING
+    params = group["params"]
+    place = devices.CPU
+    if params and (params[0].is_cuda or devices.seen):
+        place = devices.place_of(group)
+    if place != devices.CPU and scheduled.KEY in group and launch_counts(optimizer, group):
+        group = optimizer.schedules.for_device(group)
     (number, keys), hyper = optimizer.rule(group)
-    lr = float(group["lr"])
-    decay = float(group["weight_decay"])
+    lr, decay, counted = group["lr"], group["weight_decay"], int(optimizer.counted)
+    if place == devices.CPU:
+        lr, decay = float(lr), float(decay)
+    else:
+        lr, decay = _left_there(lr, place), _left_there(decay, place)
+        hyper = tuple(_left_there(h, place) for h in hyper)
+        counted *= 2 if devices.counts_steps(group, optimizer.defaults) else 1
     decoupled = group.get("decoupled_weight_decay", False)
     get = group.get
     l1 = get("l1_decay", 0.0)
@@ -49,8 +75,8 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
         0.0 if decoupled else decay,
         0.0 if proximal else l1,
         0.0 if decoupled else anchor,
-        lr * anchor if decoupled else 0.0,
-        1.0 - lr * decay if decoupled else 1.0,
+        anchor if decoupled else 0.0,
+        decay if decoupled else 0.0,
         l1 if proximal else 0.0,
         0.0 if average is None else 1.0 - average,
         get("rounding") == "stochastic",
@@ -59,6 +85,12 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
     )
     extras = _NO_EXTRAS
     quantised, mastered = get("state_dtype") == "8bit", get("master_weights", False)
+    if anchor and not has_anchor(optimizer, group):
+        message = (
+            f"anchor_decay={anchor!r}: no parameter of the group has an {states.ANCHOR!r} in its state to decay to; "
+            "onepass.transfer.anchor_decay puts one there; nothing was updated"
+        )
+        raise RuntimeError(message)
     if quantised or mastered or anchor or average is not None:
         extras = states.Extras(
             scales=tuple(map(states.scale_key, keys)) if quantised else (),
@@ -67,4 +99,9 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
             anchor=states.ANCHOR if anchor else None,
         )
         keys = tuple(map(states.code_key, keys)) if quantised else keys
-    return group["params"], number, keys, optimizer.counted, numbers, extras
+    return params, number, keys, counted, numbers, extras, place
+
+
+def _left_there(number: Any, place: int) -> Any:
+    """Return a number, or the tensor on the device that holds it."""
+    return number if isinstance(number, bytes) or devices.is_at(number, place) else float(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .base import Schedule
-from .check import NONNEGATIVE, POSITIVE, POSITIVE_COUNT
+from .check import LAST_STEP, NONNEGATIVE, POSITIVE, POSITIVE_COUNT
 from .curves import half_cosine, mix
 
 __all__ = ["Cosine", "Linear", "Polynomial", "WarmRestarts"]
@@ -153,7 +153,7 @@ class WarmRestarts(Schedule):
         if self.multiplier == 1:
             t %= length
         else:
-            while t >= length:  # at most 63 times: the length at least doubles
+            while length <= LAST_STEP and t >= length:  # at most 63 times: it at least doubles
                 t -= length
                 length *= self.multiplier
         return mix(self.v, self.final, half_cosine((length - t) / length))

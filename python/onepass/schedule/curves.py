@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from .traced import cos, power, sin
+
 __all__ = ["geometric", "half_cosine", "mix"]
 
 
@@ -19,14 +21,18 @@ def half_cosine(left: float) -> float:
     ``sin(pi * left / 2) ** 2`` is taken.
     """
     if left < 0.25:
-        sine = math.sin(0.5 * math.pi * left)
+        sine: float = sin(0.5 * math.pi * left)
         return sine * sine
-    return 0.5 + 0.5 * math.cos(math.pi * (1.0 - left))
+    whole: float = 0.5 + 0.5 * cos(math.pi * (1.0 - left))
+    return whole
 
 
 def geometric(v: float, gamma: float, exponent: float) -> float:
     """Return ``v * gamma ** exponent``, inf (no exception) where that exceeds a double."""
+    if not v:
+        return 0.0
     try:
-        return v * math.pow(gamma, exponent)
+        value: float = v * power(gamma, exponent)
+        return value
     except OverflowError:
-        return math.inf if v else 0.0
+        return math.inf

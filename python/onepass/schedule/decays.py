@@ -12,6 +12,7 @@ from typing import Any
 from .base import Schedule
 from .check import FLAG, NONNEGATIVE, POSITIVE, POSITIVE_COUNT, check, count
 from .curves import geometric
+from .traced import sqrt
 
 __all__ = ["Constant", "Exponential", "InverseSqrt", "MultiStep", "Step"]
 
@@ -187,4 +188,5 @@ class InverseSqrt(Schedule):
     timescale: float = field(metadata=POSITIVE)
 
     def _value(self, t: int) -> float:
-        return self.v * math.sqrt(self.timescale / (self.timescale + t))
+        root: float = sqrt(self.timescale / (self.timescale + t))
+        return self.v * root

@@ -9,6 +9,7 @@ from typing import Literal
 from .base import Schedule
 from .check import COUNT, FLAG, FRACTION, NONNEGATIVE, POSITIVE, POSITIVE_COUNT, choice, count
 from .curves import half_cosine, mix
+from .traced import expm1, sqrt
 
 __all__ = ["WSD", "OneCycle"]
 
@@ -170,7 +171,7 @@ class WSD(Schedule):
         elif self.shape == "cosine":
             weight = half_cosine(left)
         elif self.shape == "exponential":
-            weight = math.expm1(left * math.log(2.0))
+            weight = expm1(left * math.log(2.0))
         else:  # 1 - sqrt(x) without its cancellation near x = 1
-            weight = left / (1.0 + math.sqrt(u / self.decay))
+            weight = left / (1.0 + sqrt(u / self.decay))
         return mix(self.v, self.final, weight)

@@ -1,0 +1,40 @@
+// Where the extensions for the CPU and for devices part: each has a source file of its own for what is named here.
+#pragma once
+
+#include "gather.hpp"
+#include "plan.hpp"
+
+namespace onepass {
+
+struct Order;
+struct Request;
+
+// Whether groups may have numbers that stand in a device's memory.
+extern const bool reads_devices;
+
+// Clipping by the global norm, and what came of it.
+struct Clip {
+  double max_norm;      // infinity: only measure
+  bool skip_nonfinite;  // do nothing if a gradient is not finite
+  double unscale;       // the factor that the gradients still lack
+  double norm = 0;
+  double coefficient = 1;
+  bool skipped = false;
+};
+
+// Whether the plan can be run as it is.
+bool admits(Plan& plan, Memory& memory);
+
+// Whether other Python threads may run while it is.
+bool takes_long(const Plan& plan);
+
+// What comes before anything is written. False if `clip` has skipped the step. `counted`: the host counts steps.
+bool look_at(Plan& plan, Memory& memory, Clip* clip, const Request& request, bool counted);
+
+// Updates everything.
+void run(const Plan& plan, Memory& memory, const Clip* clip, const Request& request);
+
+// Takes the norm of the gradients of a plan.
+void take_norm(const Plan& plan, Memory& memory, Clip& clip, const Request& request);
+
+}  // namespace onepass

@@ -1,0 +1,40 @@
+// How the extension for the CPU runs a plan.
+#include <cmath>
+
+#include "execute.hpp"
+#include "norm.hpp"
+
+namespace onepass {
+namespace {
+
+// Above this many elements other Python threads may run while the kernels do.
+constexpr int64_t release_gil_above = 65536;
+
+}  // namespace
+
+const bool reads_devices = false;
+
+bool admits(Plan& plan, Memory& memory) {
+  plan.settle_order(memory.disjoint);
+  return true;
+}
+
+bool takes_long(const Plan& plan) { return plan.elements() > release_gil_above; }
+
+void take_norm(const Plan& plan, Memory&, Clip& clip, const Request&) {
+  clip.norm = std::sqrt(plan.square_sum(isa())) * std::abs(clip.unscale);
+  // The squares of float64 gradients may overflow where the gradients do not.
+  clip.skipped = clip.skip_nonfinite && !std::isfinite(clip.norm) && !plan.has_finite_gradients();
+  clip.coefficient = clip_coefficient(clip.max_norm, clip.norm);
+}
+
+bool look_at(Plan& plan, Memory& memory, Clip* clip, const Request& request, bool) {
+  if (clip == nullptr) return true;
+  take_norm(plan, memory, *clip, request);
+  if (!clip->skipped) plan.scale_gradients(clip->coefficient);
+  return !clip->skipped;
+}
+
+void run(const Plan& plan, Memory&, const Clip*, const Request&) { plan.run(isa()); }
+
+}  // namespace onepass

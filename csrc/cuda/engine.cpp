@@ -1,0 +1,180 @@
+#include "engine.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "../norm.hpp"
+
+namespace onepass {
+namespace {
+
+// Whether the scalars of a plan, or that it runs at all, are known on the device only.
+bool depends_on_device(const Plan& plan, const Order& order) {
+  if (order.measures || order.grad_scale != nullptr || order.found_inf != nullptr) return true;
+  const auto& groups = plan.groups();
+  const auto& origins = plan.origins();
+  return std::any_of(groups.begin(), groups.end(), [](const Group& g) { return g.on_device != 0; }) ||
+         std::any_of(origins.begin(), origins.end(), [](const auto& o) { return o.t.count != nullptr; });
+}
+
+// Whether the number of the step chooses random bits.
+bool draws(const Plan& plan) {
+  const auto& groups = plan.groups();
+  const auto& segments = plan.segments();
+  return std::any_of(groups.begin(), groups.end(), [](const Group& g) { return g.number[Group::stochastic] != 0; }) ||
+         std::any_of(segments.begin(), segments.end(), [](const Segment& s) { return s.quantised; });
+}
+
+template <class T>
+void append(std::vector<std::byte>& bytes, const T& value) {
+  const size_t at = bytes.size();
+  bytes.resize(at + sizeof(T));
+  std::memcpy(bytes.data() + at, &value, sizeof(T));
+}
+
+int64_t norm_blocks(const Plan& plan) { return (plan.elements() + norm_block - 1) / norm_block; }
+
+}  // namespace
+
+void Engine::check(const Plan& plan, const Order& order, bool counted) const {
+  if (!device::is_capturing(order.stream)) return;
+  if (counted) {
+    throw std::runtime_error("a CUDA graph needs step counts on the device: make the optimizer with capturable=True");
+  }
+  if (!counts_ && (draws(plan) || depends_on_device(plan, order))) {
+    throw std::runtime_error("the optimizer needs a step with the same options before the CUDA graph that holds one");
+  }
+}
+
+void Engine::step(const Plan& plan, const Order& order) {
+  const bool captured = device::is_capturing(order.stream);
+  Side& side = captured ? captured_.emplace_back() : usual_;
+  const size_t size = table_.lay_out(plan, device::resident_blocks(order.stream, 0));
+  const std::byte* const base = side.table.reserve(allocator_, size);
+  sent_ += side.table.send(allocator_, order.stream, table_.write(plan, base), captured);
+
+  Work work{};
+  work.segments = table_.segments(base);
+  work.chunk_elements = table_.chunk_elements();
+  if (counts_ || order.count || depends_on_device(plan, order)) {
+    if (!counts_) start_counting(order);
+    work.scalars = settle(side, plan, order, work.segments, captured);
+    work.outcome = outcome_;
+  } else if (plan.scalars().size() <= Work::most_few) {
+    std::copy(plan.scalars().begin(), plan.scalars().end(), work.few);
+  } else {
+    bytes_.clear();
+    for (const Scalars& scalars : plan.scalars()) append(bytes_, scalars);
+    work.scalars = reinterpret_cast<const Scalars*>(side.scalars.reserve(allocator_, bytes_.size()));
+    side.scalars.send(allocator_, order.stream, bytes_, captured);
+  }
+  for (const Table::Launch& launch : table_.launches()) {
+    work.chunks = table_.chunks(base) + launch.first;
+    work.count = launch.count;
+    const int64_t blocks = std::min(launch.count, device::resident_blocks(order.stream, launch.kernel));
+    device::update(order.stream, launch.kernel, blocks, work);
+  }
+}
+
+void Engine::start_counting(const Order& order) {
+  Outcome start{};
+  start.applied = order.applied;
+  bytes_.clear();
+  append(bytes_, start);
+  outcome_ = reinterpret_cast<Outcome*>(start_.reserve(allocator_, sizeof start));
+  start_.send(allocator_, order.stream, bytes_, false);
+  counts_ = true;
+}
+
+BlockSum* Engine::launch_measurement(Side& side, const Plan& plan, const Order& order, const Segment* segments) {
+  const int64_t blocks = norm_blocks(plan);
+  auto* const sums = reinterpret_cast<BlockSum*>(
+      side.sums.reserve(allocator_, static_cast<size_t>(std::max<int64_t>(1, blocks)) * sizeof(BlockSum)));
+  if (blocks != 0) {
+    device::measure(order.stream, {segments, static_cast<int64_t>(plan.segments().size()), plan.elements(), sums});
+  }
+  return sums;
+}
+
+const Scalars* Engine::settle(Side& side, const Plan& plan, const Order& order, const Segment* segments,
+                              bool captured) {
+  Settlement work{};
+  work.outcome = outcome_;
+  work.unscale = order.unscale;
+  work.max_norm = order.max_norm;
+  work.skip_nonfinite = order.skip_nonfinite;
+  work.grad_scale = order.grad_scale;
+  work.found_inf = order.found_inf;
+  if (order.measures) {
+    work.sums = launch_measurement(side, plan, order, segments);
+    work.blocks = norm_blocks(plan);
+  }
+  size_t size = plan.groups().size() * sizeof(Group) + plan.origins().size() * sizeof(Source), programs = size;
+  for (const Group& group : plan.groups()) {
+    for (int k = 0; k < group.on_device; ++k) size += static_cast<size_t>(group.device[k].bytes);
+  }
+  const std::byte* const terms = side.terms.reserve(allocator_, size);
+  bytes_.clear();
+  for (Group group : plan.groups()) {
+    group.draw = 0;  // the device has its own count
+    for (int k = 0; k < group.on_device; ++k) {
+      if (group.device[k].kind != OnDevice::program) continue;
+      group.device[k].at = terms + programs;
+      programs += static_cast<size_t>(group.device[k].bytes);
+    }
+    append(bytes_, group);
+  }
+  for (const Plan::Origin& origin : plan.origins()) {
+    Source source{};
+    source.group = origin.group;
+    source.new_average = origin.new_average;
+    source.count = origin.t.count;
+    source.count_is_double = origin.t.is_double;
+    source.t = origin.t.known;
+    append(bytes_, source);
+  }
+  for (const Group& group : plan.groups()) {
+    for (int k = 0; k < group.on_device; ++k) {
+      const auto* const program = static_cast<const std::byte*>(group.device[k].at);
+      bytes_.insert(bytes_.end(), program, program + group.device[k].bytes);
+    }
+  }
+  side.terms.send(allocator_, order.stream, bytes_, captured);
+  work.groups = reinterpret_cast<const Group*>(terms);
+  work.sources = reinterpret_cast<const Source*>(terms + plan.groups().size() * sizeof(Group));
+  work.count = static_cast<int64_t>(plan.origins().size());
+  work.scalars = reinterpret_cast<Scalars*>(
+      side.settled.reserve(allocator_, std::max<size_t>(1, plan.origins().size()) * sizeof(Scalars)));
+  device::settle(order.stream, work);
+  return work.scalars;
+}
+
+Outcome Engine::measure(const Plan& plan, const Order& order) {
+  const size_t size = table_.lay_out(plan, device::resident_blocks(order.stream, 0));
+  Side& side = usual_;
+  const std::byte* const base = side.table.reserve(allocator_, size);
+  side.table.send(allocator_, order.stream, table_.write(plan, base), false);
+  Outcome out{};
+  Settlement work{};
+  work.outcome = reinterpret_cast<Outcome*>(side.settled.reserve(allocator_, sizeof out));
+  work.sums = launch_measurement(side, plan, order, table_.segments(base));
+  work.blocks = norm_blocks(plan);
+  work.unscale = order.unscale;
+  work.max_norm = order.max_norm;
+  work.skip_nonfinite = order.skip_nonfinite;
+  work.grad_scale = order.grad_scale;
+  work.found_inf = order.found_inf;
+  device::fill_zero(order.stream, work.outcome, sizeof out);
+  device::settle(order.stream, work);
+  device::fetch(order.stream, &out, work.outcome, sizeof out);
+  return out;
+}
+
+Outcome Engine::outcome(const device::Stream& stream) {
+  Outcome out{};
+  device::fetch(stream, &out, outcome_, sizeof out);
+  return out;
+}
+
+}  // namespace onepass

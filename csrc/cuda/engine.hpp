@@ -1,0 +1,68 @@
+// Runs plans on a device: keeps its tables there up to date and launches the kernels, without waiting for anything.
+#pragma once
+
+#include <deque>
+
+#include "mirror.hpp"
+#include "table.hpp"
+
+namespace onepass {
+
+// What a step asks for beyond its plan.
+struct Order {
+  device::Stream stream{};
+  bool measures = false;              // the norm of all gradients,
+  double max_norm = infinity;         // to clip by it,
+  bool skip_nonfinite = false;        // and to do nothing if one of them is not finite
+  double unscale = 1;                 // what the gradients lack, as far as the host knows
+  const float* grad_scale = nullptr;  // of a GradScaler, on the device
+  const float* found_inf = nullptr;
+  int64_t applied = 0;  // steps so far, as far as the host knows
+  bool count = false;   // have the device count from now on
+};
+
+class Engine {
+ public:
+  explicit Engine(Allocator& allocator) : allocator_(allocator) {}
+
+  // Throws std::runtime_error if a step cannot go into a graph. `counted`: the host counts steps of it.
+  void check(const Plan& plan, const Order& order, bool counted) const;
+
+  // Enqueues the step.
+  void step(const Plan& plan, const Order& order);
+
+  // The norm of a plan's gradients, at once.
+  Outcome measure(const Plan& plan, const Order& order);
+
+  // Whether the device counts the steps: it does from the first one on of which the host cannot know what it does.
+  bool counts() const { return counts_; }
+
+  // What became of the last step; waits for it. Only where the device counts.
+  Outcome outcome(const device::Stream& stream);
+
+  // How often a table was sent.
+  int64_t sent() const { return sent_; }
+
+ private:
+  // The device's side of a step. One that goes into a graph has its own.
+  struct Side {
+    Mirror table, terms, scalars;
+    Buffer sums, settled;
+  };
+
+  BlockSum* launch_measurement(Side& side, const Plan& plan, const Order& order, const Segment* segments);
+  void start_counting(const Order& order);
+  const Scalars* settle(Side& side, const Plan& plan, const Order& order, const Segment* segments, bool captured);
+
+  Allocator& allocator_;
+  Side usual_;
+  std::deque<Side> captured_;
+  Table table_;
+  std::vector<std::byte> bytes_;
+  Mirror start_;
+  Outcome* outcome_ = nullptr;
+  bool counts_ = false;
+  int64_t sent_ = 0;
+};
+
+}  // namespace onepass

@@ -1,0 +1,63 @@
+"""A device that is the host: the code of the GPU's kernels, run thread by thread on tensors of the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from onepass.optim import devices
+from onepass.optim.reading import make_reader
+
+
+def emulated() -> Any:
+    """Return the extension, or skip: it is there in development builds (ONEPASS_EMULATED) only."""
+    return pytest.importorskip(
+        "onepass._emulated",
+        reason="built without ONEPASS_EMULATED",
+        exc_type=ImportError,
+    )
+
+
+class StandIn(devices.Extension):
+    """Takes the tensors of the CPU for those of device 0."""
+
+    def __init__(self) -> None:
+        self.module = importlib.import_module("onepass._emulated")
+        self.reader = make_reader(module=self.module)
+        self.current = 1
+        self.shared: list[torch.Tensor] = []
+        self.allocated: list[tuple[int, bool]] = []
+
+    def place(self, tensor: torch.Tensor) -> int:  # noqa: ARG002
+        return 0
+
+    def stream(self, place: int) -> int:  # noqa: ARG002
+        return self.current
+
+    def share(self, tensor: torch.Tensor, place: int) -> None:  # noqa: ARG002
+        self.shared.append(tensor)
+
+    def is_capturing(self) -> bool:
+        return bool(self.module.is_capturing())
+
+    def allocate(self, place: int, size: int, on_host: bool) -> torch.Tensor:  # noqa: ARG002
+        self.allocated.append((size, on_host))
+        return torch.full((size,), 0xCC, dtype=torch.uint8)  # nothing may rely on zeros
+
+
+@contextlib.contextmanager
+def on_emulated_device() -> Iterator[StandIn]:
+    """Have all steps run on the emulated device."""
+    emulated()
+    before = devices._stand_in
+    stand_in = StandIn()
+    devices._stand_in, devices.seen = stand_in, True
+    try:
+        yield stand_in
+    finally:
+        devices._stand_in = before
