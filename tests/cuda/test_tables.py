@@ -306,3 +306,39 @@ def test_schedules_where_steps_are_skipped(name: str) -> None:
     for p, q in zip(params, twins, strict=True):
         tolerances.exact(p, q)
     assert ours.report == cpu.report
+
+
+def test_several_places(device: StandIn) -> None:
+    """Groups on the CPU and on two devices; nothing is written anywhere if one of them cannot step."""
+    device.places = {100: devices.CPU, 3000: 1}
+    params = made(50, 100, 3000)
+    twins = copies(params)
+    ours = cases.BY_ID["adam"].ours([{"params": [p]} for p in params])
+    cpu = cases.BY_ID["adam"].ours([{"params": [q]} for q in twins])
+    for _ in range(3):
+        ours.step()
+        on_cpu(cpu)
+    assert sorted(ours._memories) == [0, 1]
+    for p, q in zip(params, twins, strict=True):
+        tolerances.exact(p, q)
+    params[2].grad = torch.ones(3000).to_sparse()
+    ours.param_groups[2]["l1_decay"] = 0.1
+    with pytest.raises(RuntimeError, match="nothing was updated"):
+        ours.step()
+    for p, q in zip(params, twins, strict=True):
+        tolerances.exact(p, q)
+
+
+@pytest.mark.parametrize("options", [{"max_grad_norm": 1.0}, {"skip_nonfinite": True}])
+@cases.classes
+def test_norm_needs_one_place(device: StandIn, case: cases.Case, options: dict[str, Any]) -> None:
+    device.places = {100: devices.CPU}
+    params = made(50, 100)
+    before = [p.detach().clone() for p in params]
+    optimizer = case.ours([{"params": [p]} for p in params], **options)
+    states = len(optimizer.state)
+    with pytest.raises(RuntimeError, match="one device, found the CPU, cuda:0; nothing was"):
+        optimizer.step()
+    assert len(optimizer.state) == states
+    for p, value in zip(params, before, strict=True):
+        tolerances.exact(p.detach(), value)

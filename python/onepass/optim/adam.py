@@ -41,7 +41,7 @@ class Adam(OnePass, torch.optim.Adam):
         amsgrad: Divide by the largest :math:`v` so far. Default: False.
         foreach: Only kept: torch's own step, where a group has to fall back to it, reads it. Default: None.
         maximize: Ascend instead of descend. Default: False.
-        capturable: Only kept for torch's own step. Default: False.
+        capturable: On a CUDA device, count steps there, so that a CUDA graph can hold them. Default: False.
         differentiable: Run torch's own step, which autograd can follow. Default: False.
         fused: True lets `torch.amp.GradScaler` leave unscaling to the step. Default: None.
         decoupled_weight_decay: Decay the weights themselves, as AdamW. Default: False.

@@ -41,6 +41,14 @@ def places_in(work: Work) -> list[int]:
     return sorted({group[PLACE] for group in work if group[0]})
 
 
+def _refuse_several(places: list[int]) -> None:
+    message = (
+        "max_grad_norm and skip_nonfinite need all parameters on one device, found "
+        f"{', '.join('the CPU' if p == CPU else f'cuda:{p}' for p in places)}; nothing was updated"
+    )
+    raise RuntimeError(message)
+
+
 def run(
     optimizer: OnePass,
     work: Work,
@@ -54,11 +62,7 @@ def run(
     if len(places) == 1:
         return _run_at(optimizer, places[0], work, clip, dry, first_steps, first_averages)
     if clip is not None:
-        message = (
-            "max_grad_norm and skip_nonfinite need all parameters on one device, found "
-            f"{', '.join('the CPU' if p == CPU else f'cuda:{p}' for p in places)}; nothing was updated"
-        )
-        raise RuntimeError(message)
+        _refuse_several(places)
     for only_look in (
         (True,) if dry else (True, False)
     ):  # nothing is written before all is known to be right
@@ -134,6 +138,8 @@ def measure(optimizer: OnePass, work: Work, clip: _core.Clip) -> None:
     if places == [CPU]:
         _core.measure(READER, params, clip)
         return
+    if len(places) > 1:
+        _refuse_several(places)
     found = devices.extension()
     assert found is not None
     memory = memory_at(optimizer, places[0])

@@ -40,7 +40,7 @@ class RMSprop(OnePass, torch.optim.RMSprop):
         weight_decay: L2 strength, added to the gradient, at least 0. Default: 0.
         momentum: :math:`\mu \ge 0`. Default: 0, which keeps no buffer.
         centered: Subtract the squared mean of the gradient. Default: False.
-        capturable: Only kept for torch's own step. Default: False.
+        capturable: On a CUDA device, count steps there, so that a CUDA graph can hold them. Default: False.
         foreach: Only kept: torch's own step, where a group has to fall back to it, reads it. Default: None.
         maximize: Ascend instead of descend. Default: False.
         differentiable: Run torch's own step, which autograd can follow. Default: False.
