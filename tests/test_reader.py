@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import resource
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import onepass.optim.base
+import onepass.transfer
 from onepass.optim.reading import READER, make_reader
+from onepass.optim.states import ANCHOR, MASTER
 from tests import cases, tolerances
 from tests.cases import Case
 from tests.helpers import expected_step, gradients, parameters, twin
@@ -166,3 +170,45 @@ def test_states_change_their_places() -> None:
         reference.step()
     for p, q in zip(params, plain, strict=True):
         torch.testing.assert_close(p, q, **tolerances.accumulated(6))
+
+
+@cases.classes
+def test_a_converted_parameter_takes_no_other_state_for_its_master(case: Case) -> None:
+    """A float32 parameter needs no master: the place where that would be must not hold its anchor."""
+    params = parameters([(300,), (7,)])
+    optimizer = case.ours(params, master_weights=True)
+    onepass.transfer.anchor_decay(optimizer, 0.1)
+    for _ in range(2):
+        gradients(params)
+        optimizer.step()
+    for p in params:
+        p.grad = None
+        p.data = p.data.half()
+    anchors = [optimizer.state[p][ANCHOR].clone() for p in params]
+    for _ in range(2):
+        gradients(params)
+        optimizer.step()
+    for p, anchor in zip(params, anchors, strict=True):
+        tolerances.exact(optimizer.state[p][ANCHOR], anchor)
+        assert torch.equal(optimizer.state[p][MASTER].half(), p.detach())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_reading_attributes_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = make_reader(use_native=False, use_dlpack=False)
+    monkeypatch.setattr(onepass.optim.base, "READER", reader)
+    params = parameters([(2,) * 8] * 50)
+    optimizer = onepass.SGD(params, lr=0.1, momentum=0.9)
+    gradients(params)
+    for _ in range(20):
+        optimizer.step()
+    before = resident()
+    for _ in range(300):
+        optimizer.step()
+    assert resident() - before < 2**20  # shapes and strides of what was read would take 6 MiB
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()

@@ -1,6 +1,5 @@
 #include "gather.hpp"
 
-#include <atomic>
 #include <iterator>
 
 #include "execute.hpp"
@@ -94,7 +93,7 @@ uint64_t version_of(PyObject* dict) {
 #if PY_VERSION_HEX < 0x030C0000
   return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
 #else
-  static std::atomic<uint64_t> unknown = 0;
+  static uint64_t unknown = 0;
   return dict != nullptr ? ++unknown : 0;
 #endif
 }
@@ -205,10 +204,15 @@ bool Gatherer::read_states(const GroupView& group, PyObject** tensor) {
   if (group.ema_key != Py_None) {
     if (!read_like_param(group.ema_key, *tensor++, ema) || !is_floating(operands.view[ema])) return false;
   }
-  if (group.master_key != Py_None && operands.view[param].dtype >= Dtype::bf16) {
-    if (!read_like_param(group.master_key, *tensor++, master)) return false;
-    const Dtype wanted = operands.view[param].dtype == Dtype::bf16 ? Dtype::i16 : Dtype::f32;
-    if (operands.view[master].dtype != wanted) return false;
+  if (group.master_key != Py_None) {
+    const Dtype dtype = operands.view[param].dtype;
+    PyObject*& own_master = *tensor++;  // every key keeps its place, whatever the parameter is converted to
+    if (dtype >= Dtype::bf16) {
+      if (!read_like_param(group.master_key, own_master, master)) return false;
+      if (operands.view[master].dtype != (dtype == Dtype::bf16 ? Dtype::i16 : Dtype::f32)) return false;
+    } else {
+      own_master = nullptr;
+    }
   }
   for (int k = 0; quantised && k < states; ++k) {
     TensorView view;
@@ -233,7 +237,10 @@ bool Gatherer::read_like_param(PyObject* key, PyObject*& tensor, int operand) {
 }
 
 bool Gatherer::read_state(PyObject* key, PyObject*& tensor, TensorView& out, int device) {
-  if (own_ == nullptr) return reader_.native()->read(reader_.native()->of(tensor), out) && out.device == device;
+  if (own_ == nullptr) {
+    if (tensor == nullptr) return false;
+    return reader_.native()->read(reader_.native()->of(tensor), out) && out.device == device;
+  }
   tensor = PyDict_GetItemWithError(own_, key);
   return tensor != nullptr && tensor != Py_None && reader_.read(tensor, out) && out.device == device;
 }

@@ -1,6 +1,6 @@
-// Reads tensors without Python, so that it is quick and any thread can do it: through functions of the libtorch that is
-// already loaded (its stable C interface, torch/csrc/inductor/aoti_torch/c/shim.h, and two functions of its C++ one),
-// and through two pointers and a flag whose places are searched for, and checked, on tensors of known contents.
+// Reads tensors without Python, which is quick: through functions of the libtorch that is already loaded (its stable C
+// interface, torch/csrc/inductor/aoti_torch/c/shim.h, and two functions of its C++ one), and through two pointers and a
+// flag whose places are searched for, and checked, on tensors of known contents.
 #pragma once
 
 #include <pybind11/pybind11.h>

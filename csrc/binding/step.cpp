@@ -197,6 +197,7 @@ py::object step(Reader& reader, Memory& memory, const py::list& groups, const py
   std::optional<Trouble> trouble;
   do {
     scratch->clear();
+    Reader::clear();
     gather(*scratch, reader, memory, groups, state, request, trouble.emplace());
   } while (reader.has_run_python());
   memory.state_version = version_of(state.ptr());

@@ -143,10 +143,7 @@ ONEPASS_DEVICE inline void each_tile(const Work& work, int64_t block, int64_t bl
                                      const Tile& tile) {
   if (work.outcome != nullptr && work.outcome->skip) return;
   for (int64_t c = block; c < work.count; c += blocks) {
-    const Chunk chunk = work.chunks[c];
-    const Segment& segment = work.segments[chunk.segment];
-    const int64_t begin = chunk.number * work.chunk_elements, left = segment.count - begin;
-    const int64_t end = begin + (left < work.chunk_elements ? left : work.chunk_elements);
+    const auto [segment, begin, end] = work.piece(c);
     for (int64_t at = begin + warp * quantised_block; at < end; at += warps * quantised_block) {
       tile(segment, work.scalars_of(segment), at,
            static_cast<int>(end - at < quantised_block ? end - at : quantised_block));

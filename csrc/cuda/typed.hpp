@@ -77,10 +77,7 @@ struct Typed {
   ONEPASS_DEVICE static void update(const Work& work, int64_t block, int64_t blocks, int thread, int threads) {
     if (work.outcome != nullptr && work.outcome->skip) return;
     for (int64_t c = block; c < work.count; c += blocks) {
-      const Chunk chunk = work.chunks[c];
-      const Segment& segment = work.segments[chunk.segment];
-      const int64_t begin = chunk.number * work.chunk_elements, left = segment.count - begin;
-      const int64_t end = begin + (left < work.chunk_elements ? left : work.chunk_elements);
+      const auto [segment, begin, end] = work.piece(c);
       by_rule(Rules{}, segment, work.scalars_of(segment), begin, end, thread, threads);
     }
   }

@@ -47,6 +47,17 @@ struct Work {
   const Outcome* outcome;  // null: nothing can skip the step
   Scalars few[most_few];
 
+  // The elements [begin, end) of a segment that are chunk number `c`.
+  struct Piece {
+    const Segment& segment;
+    int64_t begin, end;
+  };
+  ONEPASS_DEVICE Piece piece(int64_t c) const {
+    const Segment& segment = segments[chunks[c].segment];
+    const int64_t begin = chunks[c].number * chunk_elements, left = segment.count - begin;
+    return {segment, begin, begin + (left < chunk_elements ? left : chunk_elements)};
+  }
+
   ONEPASS_DEVICE const Scalars& scalars_of(const Segment& segment) const {
     return scalars != nullptr ? scalars[segment.scalars] : few[segment.scalars];
   }
