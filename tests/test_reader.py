@@ -38,6 +38,7 @@ def test_the_best_way_is_used() -> None:
     assert READER.uses_dlpack == hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
     if sys.platform == "linux" and torch.__version__.startswith("2.13."):
         assert READER.uses_native
+        assert READER.knows_places
 
 
 @cases.all_dtypes

@@ -11,9 +11,6 @@ namespace py = pybind11;
 namespace onepass {
 namespace {
 
-constexpr size_t impl_words = 22;  // of a TensorImpl that are searched: all that it has in torch 2.13
-constexpr size_t nowhere = SIZE_MAX;
-
 template <class Function>
 bool find(const char* name, Function& out) {
   void* const library = dlopen("libtorch_cpu.so", RTLD_NOLOAD | RTLD_LAZY);
@@ -28,30 +25,6 @@ bool find_code(const char* name, int32_t& out) {
   return true;
 }
 
-const uintptr_t* words_at(uintptr_t address) { return reinterpret_cast<const uintptr_t*>(address); }
-uintptr_t impl_of(const py::object& tensor) { return tensor.attr("_cdata").cast<uintptr_t>(); }
-
-// The offset of the one word that `matches`; nowhere if there is none or several.
-template <class Matches>
-size_t offset_of(size_t words, const Matches& matches) {
-  size_t found = nowhere;
-  for (size_t i = 0; i < words; ++i) {
-    if (!matches(i)) continue;
-    if (found != nowhere) return nowhere;
-    found = i * sizeof(uintptr_t);
-  }
-  return found;
-}
-
-// Tensors of several origins: new, a parameter, its gradient, a view.
-std::vector<py::object> samples() {
-  const py::module_ torch = py::module_::import("torch");
-  const py::object plain = torch.attr("arange")(6, py::arg("dtype") = torch.attr("float32"), py::arg("device") = "cpu");
-  const py::object parameter = torch.attr("nn").attr("Parameter")(plain.attr("clone")());
-  parameter.attr("grad") = plain.attr("clone")();
-  return {plain, parameter, parameter.attr("grad"), plain.attr("view")(2, 3).attr("t")()};
-}
-
 }  // namespace
 
 const Native& Native::of_torch() {
@@ -61,7 +34,11 @@ const Native& Native::of_torch() {
 
 Native::Native() {
 #ifndef Py_GIL_DISABLED
-  available_ = find_functions() && find_places() && find_flag() && works();
+  if (!find_functions()) return;
+  places_ = Places::find();
+  if (!places_.lead_to_impl()) return;
+  if (places_.lead_to_data() && !find_numbers()) most_dims_ = -1;
+  available_ = works();
 #endif
 }
 
@@ -82,70 +59,53 @@ bool Native::find_functions() {
          find_code("aoti_torch_dtype_int16", dtype_codes_[4]) && find_code("aoti_torch_dtype_uint8", dtype_codes_[5]);
 }
 
-bool Native::find_places() {
-  size_t in_object = nowhere, in_impl = nowhere;
-  for (const py::object& tensor : samples()) {
-    const auto object = reinterpret_cast<uintptr_t>(tensor.ptr());
-    const uintptr_t impl = impl_of(tensor);
-    const size_t words = static_cast<size_t>(Py_TYPE(tensor.ptr())->tp_basicsize) / sizeof(uintptr_t);
-    const size_t first = offset_of(words, [&](size_t i) { return words_at(object)[i] == impl; });
-    const size_t second =
-        offset_of(impl_words, [&](size_t i) { return (words_at(impl)[i] & ~uintptr_t{3}) == object; });
-    if (first == nowhere || second == nowhere) return false;
-    if (in_object != nowhere && (in_object != first || in_impl != second)) return false;
-    in_object = first;
-    in_impl = second;
+// A TensorImpl holds the sizes and strides of tensors of few dimensions itself.
+bool Native::find_numbers() {
+  for (const py::object& tensor : Places::samples()) {
+    const Tensor native = of(tensor.ptr());
+    const auto start = reinterpret_cast<uintptr_t>(impl(native));
+    int64_t *sizes = nullptr, *strides = nullptr;
+    if ((sizes_(native, &sizes) | strides_(native, &strides)) != 0) return false;
+    const size_t first = reinterpret_cast<uintptr_t>(sizes) - start,
+                 second = reinterpret_cast<uintptr_t>(strides) - start;
+    if (most_dims_ >= 0 && (sizes_in_impl_ != first || strides_in_impl_ != second)) return false;
+    if (second <= first || second - first > 64 * sizeof(int64_t)) return false;
+    sizes_in_impl_ = first;
+    strides_in_impl_ = second;
+    most_dims_ = static_cast<int64_t>((second - first) / sizeof(int64_t));
   }
-  impl_in_object_ = in_object;
-  object_in_impl_ = in_impl;
   return true;
 }
 
-// The imaginary part of a conjugate is a lazily negated view: one word, alike in all plain ones, differs in one bit.
-bool Native::find_flag() {
-  const py::module_ torch = py::module_::import("torch");
-  std::vector<py::object> alive;
-  std::vector<const uintptr_t*> plain, negated;
-  for (int i = 0; i < 4; ++i) {
-    const py::object z = torch.attr("zeros")(2, py::arg("dtype") = torch.attr("complex64"), py::arg("device") = "cpu");
-    alive.push_back(z.attr("imag"));
-    plain.push_back(words_at(impl_of(alive.back())));
-    alive.push_back(z.attr("conj")().attr("imag"));
-    negated.push_back(words_at(impl_of(alive.back())));
-  }
-  flags_in_impl_ = offset_of(impl_words, [&](size_t i) {
-    const uintptr_t bit = plain[0][i] ^ negated[0][i];
-    if (__builtin_popcountll(bit) != 1) return false;
-    for (size_t k = 0; k < plain.size(); ++k) {
-      if (plain[k][i] != plain[0][i] || negated[k][i] != (plain[0][i] | bit)) return false;
-    }
-    negated_ = bit;
-    return true;
-  });
-  return flags_in_impl_ != nowhere && alive.back().attr("is_neg")().cast<bool>();
-}
-
-// What it says of known tensors is what torch says of them.
+// What it says of known tensors is what torch says of them: when it sees their kind for the first time, and again.
 bool Native::works() {
-  const std::vector<py::object> tensors = samples();
+  const std::vector<py::object> tensors = Places::samples();
   undefined_ = impl(gradient_(impl(of(tensors[0].ptr()))));
   for (const py::object& tensor : tensors) {
     const Tensor native = of(tensor.ptr());
     const py::object grad = tensor.attr("grad");
     const Tensor found = gradient(native);
     if (grad.is_none() ? found != nullptr : found == nullptr || object_of(found) != grad.ptr()) return false;
-    TensorView view;
-    if (!read(native, view) || view.dtype != Dtype::f32) return false;
-    if (reinterpret_cast<uintptr_t>(view.data) != tensor.attr("data_ptr")().cast<uintptr_t>()) return false;
-    const auto shape = tensor.attr("shape").cast<std::vector<int64_t>>();
-    const auto stride = tensor.attr("stride")().cast<std::vector<int64_t>>();
-    if (!std::equal(view.shape, view.shape + view.dims, shape.begin(), shape.end())) return false;
-    if (!std::equal(view.stride, view.stride + view.dims, stride.begin(), stride.end())) return false;
+    if (!tells_the_truth(tensor) || !tells_the_truth(tensor)) return false;
     const int before = tensor.attr("_version").cast<int>();
     bump_version(native);
     if (tensor.attr("_version").cast<int>() != before + 1) return false;
   }
-  return true;
+  if (!knows_places()) return true;
+  const py::object clone = py::module_::import("torch").attr("_lazy_clone")(tensors[0]);
+  TensorView view, other;
+  return read(of(clone.ptr()), view) && read(of(tensors[0].ptr()), other) && view.data != other.data &&
+         tells_the_truth(clone) && tells_the_truth(tensors[0]);
+}
+
+bool Native::tells_the_truth(py::handle tensor) const {
+  TensorView view;
+  if (!read(of(tensor.ptr()), view) || view.dtype != Dtype::f32 || view.device != on_host) return false;
+  const auto shape = tensor.attr("shape").cast<std::vector<int64_t>>();
+  const auto stride = tensor.attr("stride")().cast<std::vector<int64_t>>();
+  return reinterpret_cast<uintptr_t>(view.data) == tensor.attr("data_ptr")().cast<uintptr_t>() &&
+         std::equal(view.shape, view.shape + view.dims, shape.begin(), shape.end()) &&
+         std::equal(view.stride, view.stride + view.dims, stride.begin(), stride.end());
 }
 
 bool Native::find_device(Tensor tensor, int& out) const {
@@ -156,7 +116,7 @@ bool Native::find_device(Tensor tensor, int& out) const {
   return true;
 }
 
-bool Native::read(Tensor tensor, TensorView& out) const {
+bool Native::read_by_functions(Tensor tensor, TensorView& out) const {
   if (impl(tensor) == nullptr || is_negated(tensor) || !find_device(tensor, out.device)) return false;
   int32_t layout = 0, dtype = 0;
   if (layout_(tensor, &layout) != 0 || layout != strided_) return false;
@@ -172,7 +132,40 @@ bool Native::read(Tensor tensor, TensorView& out) const {
   out.dims = static_cast<int>(dims);
   out.shape = shape;
   out.stride = stride;
-  return code < 6 && reinterpret_cast<uintptr_t>(out.data) >= lowest_plain_address;
+  if (code == 6 || reinterpret_cast<uintptr_t>(out.data) < lowest_plain_address) return false;
+  if (knows_places()) remember(tensor, out);
+  return true;
+}
+
+Native::Kind& Native::kind_of(uintptr_t type, uintptr_t keys, uintptr_t deleter) const {
+  return kinds_[((type ^ keys ^ deleter) * 0x9E3779B97F4A7C15u) >> 58];
+}
+
+// `view` is what the functions say of the tensor.
+void Native::remember(Tensor tensor, const TensorView& view) const {
+  const Kind kind{type(tensor), keys(tensor), word_at(storage(tensor), places_.deleter_in_storage), view.dtype,
+                  view.device};
+  kind_of(kind.type, kind.keys, kind.deleter) = kind;
+}
+
+// False if the tensor is of a kind that has not been seen yet.
+bool Native::read_directly(Tensor tensor, TensorView& out) const {
+  const char* const start = static_cast<const char*>(impl(tensor));
+  if (!knows_places() || start == nullptr || storage(tensor) == nullptr) return false;
+  const auto dims = static_cast<int64_t>(word_at(start, places_.dims_in_impl));
+  const uintptr_t deleter = word_at(storage(tensor), places_.deleter_in_storage);
+  const Kind& kind = kind_of(type(tensor), keys(tensor), deleter);
+  if (kind.type != type(tensor) || kind.keys != keys(tensor) || kind.deleter != deleter || dims > most_dims_) {
+    return false;
+  }
+  out.dtype = kind.dtype;
+  out.device = kind.device;
+  out.dims = static_cast<int>(dims);
+  out.shape = reinterpret_cast<const int64_t*>(start + sizes_in_impl_);
+  out.stride = reinterpret_cast<const int64_t*>(start + strides_in_impl_);
+  const uintptr_t first = word_at(start, places_.offset_in_impl) * static_cast<uintptr_t>(size_of(kind.dtype));
+  out.data = reinterpret_cast<void*>(word_at(storage(tensor), places_.data_in_storage) + first);
+  return reinterpret_cast<uintptr_t>(out.data) >= lowest_plain_address;
 }
 
 Native::Tensor Native::keep(Tensor tensor) const {

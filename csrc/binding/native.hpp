@@ -1,11 +1,14 @@
 // Reads tensors without Python, which is quick: through functions of the libtorch that is already loaded (its stable C
-// interface, torch/csrc/inductor/aoti_torch/c/shim.h, and two functions of its C++ one), and through two pointers and a
-// flag whose places are searched for, and checked, on tensors of known contents.
+// interface, torch/csrc/inductor/aoti_torch/c/shim.h, and two functions of its C++ one) and, where a tensor is of a
+// kind that these have told of before, from torch's objects themselves.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
+#include <array>
+
 #include "layout.hpp"
+#include "places.hpp"
 
 namespace onepass {
 
@@ -28,12 +31,15 @@ class Native {
   static const Native& of_torch();
   bool available() const { return available_; }
 
+  // Whether `read` needs the functions only for tensors of kinds that it has not seen yet.
+  bool knows_places() const { return most_dims_ >= 0; }
+
   // The tensor that a Python object holds; it lives as long as the object. `object` must be a torch.Tensor.
-  Tensor of(PyObject* object) const { return reinterpret_cast<char*>(object) + impl_in_object_; }
+  Tensor of(PyObject* object) const { return reinterpret_cast<char*>(object) + places_.impl_in_object; }
 
   // The Python object of a tensor, borrowed, or null: torch makes one when Python first asks for it.
   PyObject* object_of(Tensor tensor) const {
-    return reinterpret_cast<PyObject*>(word(impl(tensor), object_in_impl_) & ~uintptr_t{3});
+    return reinterpret_cast<PyObject*>(word_at(impl(tensor), places_.object_in_impl) & ~uintptr_t{3});
   }
 
   // The .grad of a tensor, or null. It lives as long as it stays there.
@@ -43,10 +49,12 @@ class Native {
   }
 
   // Whether its numbers stand in memory with the other sign.
-  bool is_negated(Tensor tensor) const { return (word(impl(tensor), flags_in_impl_) & negated_) != 0; }
+  bool is_negated(Tensor tensor) const { return (keys(tensor) & places_.negated) != 0; }
 
   // False if it is anything but numbers at an address: on another device, of another layout or dtype, lazily negated.
-  bool read(Tensor tensor, TensorView& out) const;
+  bool read(Tensor tensor, TensorView& out) const {
+    return read_directly(tensor, out) || read_by_functions(tensor, out);
+  }
 
   // Tells autograd that the tensor was changed in place.
   void bump_version(Tensor tensor) const { bump_version_(tensor); }
@@ -62,16 +70,30 @@ class Native {
   }
 
  private:
+  // All that decides how a tensor's numbers are reached, beside the address where its storage begins.
+  struct Kind {
+    uintptr_t type, keys, deleter;
+    Dtype dtype;
+    int device;
+  };
+  static constexpr size_t most_kinds = 64;
+
   Native();
   bool find_functions();
+  bool find_numbers();
   bool find_device(Tensor tensor, int& out) const;
-  bool find_places();
-  bool find_flag();
   bool works();
+  bool tells_the_truth(pybind11::handle tensor) const;
+  bool read_directly(Tensor tensor, TensorView& out) const;
+  bool read_by_functions(Tensor tensor, TensorView& out) const;
+  void remember(Tensor tensor, const TensorView& view) const;
+  Kind& kind_of(uintptr_t type, uintptr_t keys, uintptr_t deleter) const;
 
   static void* impl(Tensor tensor) { return *static_cast<void**>(tensor); }
-  static uintptr_t word(const void* start, size_t offset) {
-    return *reinterpret_cast<const uintptr_t*>(static_cast<const char*>(start) + offset);
+  uintptr_t keys(Tensor tensor) const { return word_at(impl(tensor), places_.keys_in_impl); }
+  uintptr_t type(Tensor tensor) const { return word_at(impl(tensor), places_.type_in_impl) & places_.type_bits; }
+  const void* storage(Tensor tensor) const {
+    return reinterpret_cast<const void*>(word_at(impl(tensor), places_.storage_in_impl));
   }
 
   template <class T>
@@ -94,8 +116,10 @@ class Native {
   int32_t cpu_ = 0, cuda_ = 0, strided_ = 0;
   int32_t dtype_codes_[6] = {};  // by Dtype
   const void* undefined_ = nullptr;
-  size_t impl_in_object_ = 0, object_in_impl_ = 0, flags_in_impl_ = 0;
-  uintptr_t negated_ = 0;
+  Places places_;
+  size_t sizes_in_impl_ = 0, strides_in_impl_ = 0;   // of tensors of few dimensions
+  int64_t most_dims_ = -1;                           // of those; -1 where not all places are known
+  mutable std::array<Kind, most_kinds> kinds_ = {};  // that the functions have told of; guarded by the GIL
 };
 
 }  // namespace onepass
