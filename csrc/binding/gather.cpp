@@ -112,14 +112,30 @@ void Gatherer::prefetch_objects(const GroupView& group, PyObject* parameter, con
   for (size_t k = 0; k < group.slots; ++k) __builtin_prefetch(memory_.tensors[place + k]);
 }
 
+// The tensors of the parameter's state, null where it has none; nothing where they have to be looked up.
+std::span<PyObject* const> Gatherer::known_states(const GroupView& group, PyObject* parameter,
+                                                  const Memory::Entry& entry, size_t place) const {
+  if (group.slots == 0 || !knows(group, parameter, entry, place)) return {};
+  return {memory_.tensors.data() + place, group.slots};
+}
+
 void Gatherer::prefetch_tensors(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
                                 size_t place) const {
   const Native& native = *reader_.native();
   native.prefetch(native.of(parameter));
-  if (group.slots == 0 || !knows(group, parameter, entry, place)) return;
-  for (size_t k = 0; k < group.slots; ++k) {
-    PyObject* const tensor = memory_.tensors[place + k];
-    if (tensor != nullptr) native.prefetch(native.of(tensor));
+  for (PyObject* const state : known_states(group, parameter, entry, place)) {
+    if (state != nullptr) native.prefetch(native.of(state));
+  }
+}
+
+void Gatherer::prefetch_storages(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
+                                 size_t place) const {
+  const Native& native = *reader_.native();
+  const Native::Tensor own = native.of(parameter), gradient = native.gradient(own);
+  if (gradient != nullptr) native.prefetch(gradient);
+  native.prefetch_storage(own);
+  for (PyObject* const state : known_states(group, parameter, entry, place)) {
+    if (state != nullptr) native.prefetch_storage(native.of(state));
   }
 }
 

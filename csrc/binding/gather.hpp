@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "native.hpp"
@@ -82,9 +83,11 @@ class Gatherer {
   // `entry` and `place`, that of the first tensor of its state, are the parameter's in the memory.
   Found read(const GroupView& group, PyObject* parameter, Memory::Entry& entry, size_t place);
 
-  // Has the processor fetch what `read` will touch: first the Python objects, then, once these are there, the rest.
+  // Has the processor fetch what `read` will touch, in three stages of which each needs what the one before has
+  // fetched.
   void prefetch_objects(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) const;
   void prefetch_tensors(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) const;
+  void prefetch_storages(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) const;
 
   Operands operands;
   Count step{};
@@ -92,6 +95,8 @@ class Gatherer {
   Native::Tensor native_gradient{};  // not
 
  private:
+  std::span<PyObject* const> known_states(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
+                                          size_t place) const;
   bool knows(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) const;
   bool read_natively(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place);
   Found read_with_python(const GroupView& group, PyObject* parameter, Memory::Entry& entry, size_t place);

@@ -22,10 +22,9 @@ PYBIND11_MODULE(_core, m) {
       .def(py::init<py::tuple, py::function, py::tuple, bool, bool>(), py::kw_only(), "tensor_types"_a, "is_plain"_a,
            "dtypes"_a, "use_dlpack"_a, "use_native"_a)
       .def_property_readonly("uses_native", [](const onepass::Reader& reader) { return reader.native() != nullptr; })
-      .def_property_readonly("knows_places",
-                             [](const onepass::Reader& reader) {
-                               return reader.native() != nullptr && reader.native()->knows_places();
-                             })
+      .def_property_readonly(
+          "knows_places",
+          [](const onepass::Reader& reader) { return reader.native() != nullptr && reader.native()->knows_places(); })
       .def_property_readonly("uses_dlpack", &onepass::Reader::uses_dlpack);
 
   py::class_<onepass::Memory>(m, "Memory").def(py::init());

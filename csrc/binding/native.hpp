@@ -63,10 +63,13 @@ class Native {
   Tensor keep(Tensor tensor) const;
   void release(Tensor kept) const { release_(kept); }
 
-  // Asks the processor to fetch what `read` will touch.
+  // Asks the processor to fetch what `read` will touch: first the TensorImpl, then, once this is there, its storage.
   void prefetch(Tensor tensor) const {
     const char* const start = static_cast<const char*>(impl(tensor));
     for (int line = 0; line < 3; ++line) __builtin_prefetch(start + 64 * line);
+  }
+  void prefetch_storage(Tensor tensor) const {
+    if (knows_places()) __builtin_prefetch(storage(tensor));
   }
 
  private:

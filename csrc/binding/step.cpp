@@ -118,10 +118,11 @@ void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& gr
       const auto at = [&](size_t index) { return PyList_GET_ITEM(group.params.ptr(), static_cast<Py_ssize_t>(index)); };
       const auto place_of = [&](size_t index) { return place + index * group.slots; };
       if (reader.native() != nullptr) {
-        constexpr size_t far = 8, near = 4;
-        const size_t a = i + far, b = i + near;
+        constexpr size_t far = 8, near = 4, next = 2;
+        const size_t a = i + far, b = i + near, c = i + next;
         if (a < size) gatherer.prefetch_objects(group, at(a), memory.entries[first + a], place_of(a));
         if (b < size) gatherer.prefetch_tensors(group, at(b), memory.entries[first + b], place_of(b));
+        if (c < size) gatherer.prefetch_storages(group, at(c), memory.entries[first + c], place_of(c));
       }
       PyObject* const parameter = at(i);
       Memory::Entry& entry = memory.entries[first + i];
