@@ -173,6 +173,7 @@ def _plan(
         deadline=started + _QUICK_SECONDS - _QUICK_RESERVE if quick else None,
         command=command,
         device=device,
+        apart=not quick,
     )
 
 

@@ -26,6 +26,8 @@ class Plan:
     """When `time.perf_counter` shows this, nothing begins any more."""
     command: str = ""
     device: str = "cpu"
+    apart: bool = False
+    """Whether each case has a process of its own, whose memory no other case has cut into pieces. Ignores `deadline`."""
 
     def cases(self) -> list[tuple[Case, int]]:
         """Return every case with its number of threads; what is for other dtypes only is measured with one of those."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +16,7 @@ from onepass.bench import checking, engine
 from onepass.bench.cases import Case
 from onepass.bench.contestants import OURS
 from onepass.bench.machine import load, machine, versions
+from onepass.bench.peers import PEERS
 from onepass.bench.plan import Plan
 from onepass.bench.timing import FEWEST_ROUNDS
 
@@ -46,6 +49,7 @@ def run(plan: Plan) -> dict[str, Any]:
         "method": {
             "rounds": plan.rounds,
             "turn": plan.turn,
+            "processes": "one for each case" if plan.apart else "one for all cases",
             "checked_after_steps": len(checking.GRADIENTS),
         },
         "counted": COUNTED,
@@ -65,7 +69,9 @@ def run(plan: Plan) -> dict[str, Any]:
             name = f"{case.model.title} / {case.configuration.name}"
             bar.update(task, description=name)
             done = time.perf_counter() + least.get(case.model.name, 0.0)
-            if plan.deadline is not None and done > plan.deadline:
+            if plan.apart:
+                document["cases"].append(engine.as_json(case, _apart(case, plan, threads), threads))
+            elif plan.deadline is not None and done > plan.deadline:
                 left_out.append(name)
             else:
                 deadline = _share(plan.deadline, len(cases) - number)
@@ -77,6 +83,21 @@ def run(plan: Plan) -> dict[str, Any]:
                     document["cases"].append(engine.as_json(case, found, threads))
             bar.advance(task)
     return document
+
+
+def _apart(case: Case, plan: Plan, threads: int) -> dict[str, engine.Row]:
+    """Measure one case in a process of its own."""
+    names = [peer.name for peer in plan.peers]
+    method = engine.Method(plan.rounds, plan.turn)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_alone, case, names, method, threads).result()
+
+
+def _alone(
+    case: Case, peers: list[str], method: engine.Method, threads: int
+) -> dict[str, engine.Row]:
+    torch.set_num_threads(threads)
+    return engine.run_case(case, [PEERS[name] for name in peers], method)
 
 
 def _measure(case: Case, plan: Plan, deadline: float | None) -> tuple[dict[str, engine.Row], float]:
