@@ -121,6 +121,7 @@ std::span<PyObject* const> Gatherer::known_states(const GroupView& group, PyObje
 
 void Gatherer::prefetch_tensors(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
                                 size_t place) const {
+  if (!reader_.is_exact(Py_TYPE(parameter))) return;
   const Native& native = *reader_.native();
   native.prefetch(native.of(parameter));
   for (PyObject* const state : known_states(group, parameter, entry, place)) {
@@ -130,6 +131,7 @@ void Gatherer::prefetch_tensors(const GroupView& group, PyObject* parameter, con
 
 void Gatherer::prefetch_storages(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
                                  size_t place) const {
+  if (!reader_.is_exact(Py_TYPE(parameter))) return;
   const Native& native = *reader_.native();
   const Native::Tensor own = native.of(parameter), gradient = native.gradient(own);
   if (gradient != nullptr) native.prefetch(gradient);

@@ -34,11 +34,18 @@ const Native& Native::of_torch() {
 
 Native::Native() {
 #ifndef Py_GIL_DISABLED
-  if (!find_functions()) return;
-  places_ = Places::find();
-  if (!places_.lead_to_impl()) return;
-  if (places_.lead_to_data() && !find_numbers()) most_dims_ = -1;
-  available_ = works();
+  try {
+    if (!find_functions()) return;
+    places_ = Places::find();
+    if (!places_.lead_to_impl()) return;
+    if (places_.lead_to_data() && !find_numbers()) most_dims_ = -1;
+    available_ = works();
+    if (!available_ && knows_places()) {
+      most_dims_ = -1;
+      available_ = works();
+    }
+  } catch (py::error_already_set&) {  // torch is in a mode in which its tensors are not what they seem
+  }
 #endif
 }
 
@@ -137,33 +144,36 @@ bool Native::read_by_functions(Tensor tensor, TensorView& out) const {
   return true;
 }
 
-Native::Kind& Native::kind_of(uintptr_t type, uintptr_t keys, uintptr_t deleter) const {
-  return kinds_[((type ^ keys ^ deleter) * 0x9E3779B97F4A7C15u) >> 58];
-}
-
-// `view` is what the functions say of the tensor.
+// `view` is what the functions say of the tensor. A kind of which the objects say something else is not remembered.
 void Native::remember(Tensor tensor, const TensorView& view) const {
-  const Kind kind{type(tensor), keys(tensor), word_at(storage(tensor), places_.deleter_in_storage), view.dtype,
-                  view.device};
-  kind_of(kind.type, kind.keys, kind.deleter) = kind;
+  Kind& kind = kinds_[next_kind_];
+  kind = {type(tensor), keys(tensor), view.dtype, view.device};
+  TensorView direct;
+  const bool same = read_directly(tensor, direct) && direct.data == view.data && direct.dims == view.dims &&
+                    direct.shape == view.shape && direct.stride == view.stride;
+  if (same) {
+    next_kind_ = (next_kind_ + 1) % kinds_.size();
+  } else {
+    kind = {};
+  }
 }
 
-// False if the tensor is of a kind that has not been seen yet.
+// False if the functions have to be asked.
 bool Native::read_directly(Tensor tensor, TensorView& out) const {
   const char* const start = static_cast<const char*>(impl(tensor));
   if (!knows_places() || start == nullptr || storage(tensor) == nullptr) return false;
+  const uintptr_t own_type = type(tensor), own_keys = keys(tensor);
+  const auto kind = std::find_if(kinds_.begin(), kinds_.end(),
+                                 [&](const Kind& known) { return known.type == own_type && known.keys == own_keys; });
   const auto dims = static_cast<int64_t>(word_at(start, places_.dims_in_impl));
-  const uintptr_t deleter = word_at(storage(tensor), places_.deleter_in_storage);
-  const Kind& kind = kind_of(type(tensor), keys(tensor), deleter);
-  if (kind.type != type(tensor) || kind.keys != keys(tensor) || kind.deleter != deleter || dims > most_dims_) {
-    return false;
-  }
-  out.dtype = kind.dtype;
-  out.device = kind.device;
+  if (kind == kinds_.end() || dims > most_dims_) return false;
+  if ((word_at(storage(tensor), places_.flags_in_storage) & places_.guarded) != 0) return false;
+  out.dtype = kind->dtype;
+  out.device = kind->device;
   out.dims = static_cast<int>(dims);
   out.shape = reinterpret_cast<const int64_t*>(start + sizes_in_impl_);
   out.stride = reinterpret_cast<const int64_t*>(start + strides_in_impl_);
-  const uintptr_t first = word_at(start, places_.offset_in_impl) * static_cast<uintptr_t>(size_of(kind.dtype));
+  const uintptr_t first = word_at(start, places_.offset_in_impl) * static_cast<uintptr_t>(size_of(kind->dtype));
   out.data = reinterpret_cast<void*>(word_at(storage(tensor), places_.data_in_storage) + first);
   return reinterpret_cast<uintptr_t>(out.data) >= lowest_plain_address;
 }

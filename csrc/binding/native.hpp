@@ -63,7 +63,7 @@ class Native {
   Tensor keep(Tensor tensor) const;
   void release(Tensor kept) const { release_(kept); }
 
-  // Asks the processor to fetch what `read` will touch: first the TensorImpl, then, once this is there, its storage.
+  // Asks the processor to fetch what `read` will touch: the TensorImpl and, once this is there, its storage.
   void prefetch(Tensor tensor) const {
     const char* const start = static_cast<const char*>(impl(tensor));
     for (int line = 0; line < 3; ++line) __builtin_prefetch(start + 64 * line);
@@ -73,13 +73,12 @@ class Native {
   }
 
  private:
-  // All that decides how a tensor's numbers are reached, beside the address where its storage begins.
+  // What the functions have told of tensors with these two words.
   struct Kind {
-    uintptr_t type, keys, deleter;
-    Dtype dtype;
-    int device;
+    uintptr_t type = 0, keys = 0;
+    Dtype dtype = Dtype::f32;
+    int device = on_host;
   };
-  static constexpr size_t most_kinds = 64;
 
   Native();
   bool find_functions();
@@ -90,7 +89,6 @@ class Native {
   bool read_directly(Tensor tensor, TensorView& out) const;
   bool read_by_functions(Tensor tensor, TensorView& out) const;
   void remember(Tensor tensor, const TensorView& view) const;
-  Kind& kind_of(uintptr_t type, uintptr_t keys, uintptr_t deleter) const;
 
   static void* impl(Tensor tensor) { return *static_cast<void**>(tensor); }
   uintptr_t keys(Tensor tensor) const { return word_at(impl(tensor), places_.keys_in_impl); }
@@ -120,9 +118,10 @@ class Native {
   int32_t dtype_codes_[6] = {};  // by Dtype
   const void* undefined_ = nullptr;
   Places places_;
-  size_t sizes_in_impl_ = 0, strides_in_impl_ = 0;   // of tensors of few dimensions
-  int64_t most_dims_ = -1;                           // of those; -1 where not all places are known
-  mutable std::array<Kind, most_kinds> kinds_ = {};  // that the functions have told of; guarded by the GIL
+  size_t sizes_in_impl_ = 0, strides_in_impl_ = 0;  // of tensors of few dimensions
+  int64_t most_dims_ = -1;                          // of those; -1 where not all places are known
+  mutable std::array<Kind, 16> kinds_;              // guarded by the GIL
+  mutable size_t next_kind_ = 0;                    // the place of the next one, which takes that of the oldest
 };
 
 }  // namespace onepass

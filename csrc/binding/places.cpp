@@ -1,7 +1,5 @@
 #include "places.hpp"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <cstdlib>
 
@@ -10,7 +8,7 @@ namespace py = pybind11;
 namespace onepass {
 namespace {
 
-constexpr size_t impl_size = 176, storage_size = 64;  // bytes that are searched: those of torch 2.13
+constexpr size_t impl_size = 176, storage_size = 64;  // bytes that are searched: no more than there are in torch 2.13
 
 const void* pointer(uintptr_t address) { return reinterpret_cast<const void*>(address); }
 const void* impl_of(const py::object& tensor) { return pointer(tensor.attr("_cdata").cast<uintptr_t>()); }
@@ -110,14 +108,27 @@ void find_type(Places& places) {
   });
 }
 
-// A lazy clone shares its memory until one of the two is written to: its deleter is a function of its own.
-void find_deleter(Places& places) {
-  void* const library = dlopen("libc10.so", RTLD_NOLOAD | RTLD_LAZY);
-  const void* const copied_on_write = library != nullptr ? dlsym(library, "_ZN3c104impl3cow11cow_deleterEPv") : nullptr;
-  if (copied_on_write == nullptr || !py::hasattr(torch(), "_lazy_clone")) return;
-  const py::object original = zeros("float32"), clone = torch().attr("_lazy_clone")(original);
-  places.deleter_in_storage =
-      offset_in_all({original, clone}, storage_size, storage_of, [&](auto&) { return address_of(copied_on_write); });
+// Bits that torch sets where it has been told that nobody may ask for the memory to write to. At least one of them is
+// set for every reason there is to look closer, such as a lazy clone, which shares its memory until it is written to.
+void find_guard(Places& places) {
+  const py::object original = zeros("float32"), clone = torch().attr("_lazy_clone")(original),
+                   closed = zeros("float32");
+  std::vector<uintptr_t> before;
+  for (size_t offset = 0; offset < storage_size; offset += sizeof(uintptr_t)) {
+    before.push_back(word_at(storage_of(closed), offset));
+  }
+  torch().attr("_C").attr("_set_throw_on_mutable_data_ptr")(closed);
+  const auto changed = [&](size_t offset) {
+    return word_at(storage_of(closed), offset) ^ before[offset / sizeof(uintptr_t)];
+  };
+  const size_t found = only_offset(storage_size, [&](size_t offset) { return changed(offset) != 0; });
+  if (found == Places::nowhere) return;
+  places.guarded = changed(found);
+  if ((before[found / sizeof(uintptr_t)] & places.guarded) != 0) return;
+  for (const py::object& lazy : {original, clone}) {
+    if ((word_at(storage_of(lazy), found) & places.guarded) == 0) return;
+  }
+  places.flags_in_storage = found;
 }
 
 }  // namespace
@@ -156,7 +167,7 @@ Places Places::find() {
   out.data_in_storage = offset_in_all(tensors, storage_size, storage_of, [](const py::object& tensor) {
     return tensor.attr("untyped_storage")().attr("data_ptr")().cast<uintptr_t>();
   });
-  find_deleter(out);
+  find_guard(out);
   return out;
 }
 

@@ -32,7 +32,9 @@ struct Places {
   size_t dims_in_impl = nowhere;
   size_t offset_in_impl = nowhere;  // of the first element in the storage, in elements
   size_t data_in_storage = nowhere;
-  size_t deleter_in_storage = nowhere;  // the function that frees the memory; another one where it is copied on write
+  size_t flags_in_storage = nowhere;
+  uintptr_t guarded =
+      0;  // the bits there that are set where memory may not just be written: it is copied first, or gone
 
   // Whether a tensor's TensorImpl is found, and whether it is negated.
   bool lead_to_impl() const {
@@ -42,7 +44,7 @@ struct Places {
   // Whether, with its sizes and strides, all of a tensor is found.
   bool lead_to_data() const {
     return lead_to_impl() && type_in_impl != nowhere && storage_in_impl != nowhere && dims_in_impl != nowhere &&
-           offset_in_impl != nowhere && data_in_storage != nowhere && deleter_in_storage != nowhere;
+           offset_in_impl != nowhere && data_in_storage != nowhere && flags_in_storage != nowhere;
   }
 };
 

@@ -119,10 +119,11 @@ void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& gr
       const auto place_of = [&](size_t index) { return place + index * group.slots; };
       if (reader.native() != nullptr) {
         constexpr size_t far = 8, near = 4, next = 2;
+        const size_t now = std::min(size, group.params.size());  // reading may run Python
         const size_t a = i + far, b = i + near, c = i + next;
-        if (a < size) gatherer.prefetch_objects(group, at(a), memory.entries[first + a], place_of(a));
-        if (b < size) gatherer.prefetch_tensors(group, at(b), memory.entries[first + b], place_of(b));
-        if (c < size) gatherer.prefetch_storages(group, at(c), memory.entries[first + c], place_of(c));
+        if (a < now) gatherer.prefetch_objects(group, at(a), memory.entries[first + a], place_of(a));
+        if (b < now) gatherer.prefetch_tensors(group, at(b), memory.entries[first + b], place_of(b));
+        if (c < now) gatherer.prefetch_storages(group, at(c), memory.entries[first + c], place_of(c));
       }
       PyObject* const parameter = at(i);
       Memory::Entry& entry = memory.entries[first + i];

@@ -27,7 +27,8 @@ class Plan:
     command: str = ""
     device: str = "cpu"
     apart: bool = False
-    """Whether each case has a process of its own, whose memory no other case has cut into pieces. Ignores `deadline`."""
+    """Whether each case has a process of its own, whose memory no other case has cut into pieces. Peers are those of
+    `PEERS` then, and `deadline` is ignored."""
 
     def cases(self) -> list[tuple[Case, int]]:
         """Return every case with its number of threads; what is for other dtypes only is measured with one of those."""

@@ -6,6 +6,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from onepass.bench import checking, engine
 from onepass.bench.cases import Case
-from onepass.bench.contestants import OURS
+from onepass.bench.contestants import FLOOR, LIMIT, OURS
 from onepass.bench.machine import load, machine, versions
 from onepass.bench.peers import PEERS
 from onepass.bench.plan import Plan
@@ -86,11 +87,15 @@ def run(plan: Plan) -> dict[str, Any]:
 
 
 def _apart(case: Case, plan: Plan, threads: int) -> dict[str, engine.Row]:
-    """Measure one case in a process of its own."""
+    """Measure one case in a process of its own; what ends that takes no other case with it."""
     names = [peer.name for peer in plan.peers]
     method = engine.Method(plan.rounds, plan.turn)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_alone, case, names, method, threads).result()
+        try:
+            return pool.submit(_alone, case, names, method, threads).result()
+        except BrokenProcessPool:
+            everyone = (OURS, LIMIT, FLOOR, *names)
+            return {name: engine.Row(name, "raised", "its process was ended") for name in everyone}
 
 
 def _alone(
