@@ -134,6 +134,21 @@ def test_lazily_negated_gradient_in_one_piece() -> None:
 
 
 @cases.classes
+def test_lazy_clones(case: Case) -> None:
+    """Memory that is shared until it is written to is copied then, though its tensors are of a known kind."""
+    (p,) = parameters([(5,)])
+    optimizer = case.ours([p])
+    for _ in range(2):
+        gradients([p])
+        optimizer.step()
+    clone = torch._lazy_clone(p.detach())
+    before = p.detach().tolist()
+    optimizer.step()
+    assert clone.tolist() == before
+    assert p.tolist() != before
+
+
+@cases.classes
 def test_swapped_tensors(case: Case) -> None:
     """`torch.utils.swap_tensors` exchanges what two Python objects hold, of parameters and of states."""
     (p,) = parameters([(5,)])
