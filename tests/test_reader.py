@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from onepass.optim.reading import READER, make_reader
 from onepass.optim.states import ANCHOR, MASTER
 from tests import cases, tolerances
 from tests.cases import Case
-from tests.helpers import expected_step, gradients, parameters, twin
+from tests.helpers import expected_step, gradients, parameters, run_python, twin
 
 WAYS = {
     "dlpack": {"use_native": False},
@@ -146,6 +147,54 @@ def test_lazy_clones(case: Case) -> None:
     optimizer.step()
     assert clone.tolist() == before
     assert p.tolist() != before
+
+
+@cases.classes
+def test_memory_that_must_not_be_written_to(case: Case) -> None:
+    """Torch marks memory that has been taken away, in CUDA graphs for instance: as torch's own step, ours refuses it."""
+    (p,) = parameters([(5,)])
+    optimizer = case.ours([p])
+    for _ in range(2):
+        gradients([p])
+        optimizer.step()
+    before, address = p.detach().clone(), p.data_ptr()
+    torch._C._set_throw_on_mutable_data_ptr(p)
+    with pytest.raises(RuntimeError, match="data pointer"):
+        optimizer.step()
+    there = torch.frombuffer(bytearray(ctypes.string_at(address, 20)), dtype=torch.float32)
+    tolerances.exact(there, before)
+
+
+def test_what_is_no_tensor() -> None:
+    params = parameters([(5,)] * 4)
+    optimizer = cases.BY_ID["adam"].ours(params)
+    gradients(params)
+    optimizer.step()
+    before = [p.tolist() for p in params]
+    optimizer.param_groups[0]["params"].append("text")
+    with pytest.raises(AttributeError, match="grad"):
+        optimizer.step()
+    assert [p.tolist() for p in params] == before
+
+
+@pytest.mark.parametrize(
+    "mode", ["torch.inference_mode()", "torch._subclasses.FakeTensorMode()", "torch.device('meta')"]
+)
+def test_import_in_a_mode(mode: str) -> None:
+    """Tensors are not what they seem there, so that no places are found, or the wrong ones."""
+    code = f"""
+import torch
+with {mode}:
+    import onepass
+p = torch.nn.Parameter(torch.zeros(3))
+optimizer = onepass.SGD([p], lr=1.0)
+for _ in range(2):
+    p.grad = torch.ones(3)
+    optimizer.step()
+assert p.tolist() == [-2.0] * 3
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
 
 
 @cases.classes

@@ -140,7 +140,7 @@ bool Native::read_by_functions(Tensor tensor, TensorView& out) const {
   out.shape = shape;
   out.stride = stride;
   if (code == 6 || reinterpret_cast<uintptr_t>(out.data) < lowest_plain_address) return false;
-  if (knows_places()) remember(tensor, out);
+  if (knows_places() && kind_of(tensor) == nullptr) remember(tensor, out);
   return true;
 }
 
@@ -158,15 +158,22 @@ void Native::remember(Tensor tensor, const TensorView& view) const {
   }
 }
 
+// Null if it has not been seen yet.
+const Native::Kind* Native::kind_of(Tensor tensor) const {
+  const uintptr_t own_type = type(tensor), own_keys = keys(tensor);
+  for (const Kind& kind : kinds_) {
+    if (kind.type == own_type && kind.keys == own_keys) return &kind;
+  }
+  return nullptr;
+}
+
 // False if the functions have to be asked.
 bool Native::read_directly(Tensor tensor, TensorView& out) const {
   const char* const start = static_cast<const char*>(impl(tensor));
   if (!knows_places() || start == nullptr || storage(tensor) == nullptr) return false;
-  const uintptr_t own_type = type(tensor), own_keys = keys(tensor);
-  const auto kind = std::find_if(kinds_.begin(), kinds_.end(),
-                                 [&](const Kind& known) { return known.type == own_type && known.keys == own_keys; });
+  const Kind* const kind = kind_of(tensor);
   const auto dims = static_cast<int64_t>(word_at(start, places_.dims_in_impl));
-  if (kind == kinds_.end() || dims > most_dims_) return false;
+  if (kind == nullptr || dims > most_dims_) return false;
   if ((word_at(storage(tensor), places_.flags_in_storage) & places_.guarded) != 0) return false;
   out.dtype = kind->dtype;
   out.device = kind->device;

@@ -86,6 +86,7 @@ class Native {
   bool find_device(Tensor tensor, int& out) const;
   bool works();
   bool tells_the_truth(pybind11::handle tensor) const;
+  const Kind* kind_of(Tensor tensor) const;
   bool read_directly(Tensor tensor, TensorView& out) const;
   bool read_by_functions(Tensor tensor, TensorView& out) const;
   void remember(Tensor tensor, const TensorView& view) const;

@@ -95,8 +95,9 @@ void find_type(Places& places) {
   for (int i = 0; i < 8; ++i) add(zeros_on(i % 2 == 0 ? 0 : 0xFF));
   places.type_in_impl = only_offset(impl_size, [&](size_t offset) {
     uintptr_t unwritten = 0;
-    for (size_t i = 2 * kinds; i < impls.size(); ++i)
+    for (size_t i = 2 * kinds; i < impls.size(); ++i) {
       unwritten |= word_at(impls[i], offset) ^ word_at(impls[0], offset);
+    }
     for (size_t a = 0; a < 2 * kinds; ++a) {
       for (size_t b = 0; b < a; ++b) {
         const uintptr_t difference = word_at(impls[a], offset) ^ word_at(impls[b], offset);
@@ -111,13 +112,15 @@ void find_type(Places& places) {
 // Bits that torch sets where it has been told that nobody may ask for the memory to write to. At least one of them is
 // set for every reason there is to look closer, such as a lazy clone, which shares its memory until it is written to.
 void find_guard(Places& places) {
+  const py::object internal = torch().attr("_C");
+  if (!py::hasattr(torch(), "_lazy_clone") || !py::hasattr(internal, "_set_throw_on_mutable_data_ptr")) return;
   const py::object original = zeros("float32"), clone = torch().attr("_lazy_clone")(original),
                    closed = zeros("float32");
   std::vector<uintptr_t> before;
   for (size_t offset = 0; offset < storage_size; offset += sizeof(uintptr_t)) {
     before.push_back(word_at(storage_of(closed), offset));
   }
-  torch().attr("_C").attr("_set_throw_on_mutable_data_ptr")(closed);
+  internal.attr("_set_throw_on_mutable_data_ptr")(closed);
   const auto changed = [&](size_t offset) {
     return word_at(storage_of(closed), offset) ^ before[offset / sizeof(uintptr_t)];
   };

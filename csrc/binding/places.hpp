@@ -33,8 +33,7 @@ struct Places {
   size_t offset_in_impl = nowhere;  // of the first element in the storage, in elements
   size_t data_in_storage = nowhere;
   size_t flags_in_storage = nowhere;
-  uintptr_t guarded =
-      0;  // the bits there that are set where memory may not just be written: it is copied first, or gone
+  uintptr_t guarded = 0;  // the bits there that say: copy this memory before you write to it, or: it is gone
 
   // Whether a tensor's TensorImpl is found, and whether it is negated.
   bool lead_to_impl() const {

@@ -57,6 +57,7 @@ def test_json_holds_what_a_reader_needs(document: dict[str, Any]) -> None:
             "left_out",
         )
     }
+    assert document["method"]["processes"] == "one for each case"
     assert document["schema"] == 1
     assert {"processor", "processors", "caches", "instruction_set", "load_before"} <= set(
         document["machine"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 from onepass import bench
 from onepass.bench import engine, report, session
 from onepass.bench.cases import OPTIMIZERS, OPTIONS, Case, Configuration
-from onepass.bench.contestants import OURS
+from onepass.bench.contestants import FLOOR, LIMIT, OURS
 from onepass.bench.models import MODELS
 from onepass.bench.peers import PEERS, Params, Peer, Step
 from onepass.bench.plan import Plan
@@ -92,6 +93,21 @@ def test_nothing_begins_after_the_deadline() -> None:
     assert found["cases"] == []
     assert found["left_out"] == [f"RL policy / {name}" for name in ("SGD", "Momentum", "Adam")]
     assert len(session.run(plan(None))["cases"]) == 3
+
+
+def die(*_: object) -> None:
+    """End the process without a word, as the system does where memory runs out."""
+    os._exit(1)
+
+
+def test_a_case_that_ends_its_process_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_alone", die)
+    found = session.run(replace(plan(None), apart=True))
+    assert len(found["cases"]) == 3
+    for case in found["cases"]:
+        assert {r["name"] for r in case["results"]} == {OURS, LIMIT, FLOOR, "torch-fused"}
+        assert {r["status"] for r in case["results"]} == {"raised"}
+    assert report.markdown(found)
 
 
 def test_the_end_stops_a_slow_peer_between_its_steps() -> None:
