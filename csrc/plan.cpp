@@ -23,8 +23,8 @@ static_assert(std::size(Table::states) == std::size(rule_names));
 
 // Below this many elements per thread, waking a thread costs more than it saves.
 constexpr int64_t elements_per_thread = 32768;
-// Long enough for the hardware's prefetchers, short enough to balance.
-constexpr int64_t largest_chunk = 65536, smallest_chunk = 4096;
+// Long enough for the hardware's prefetchers; each thread has several, to balance.
+constexpr int64_t largest_chunk = 1 << 22, smallest_chunk = 4096;
 // Up to here a thread's share of a step stays in its core's cache: it gets the same one in every step.
 constexpr int64_t largest_share = 262144;
 
