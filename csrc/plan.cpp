@@ -6,6 +6,7 @@
 
 #include "norm.hpp"
 #include "parallel.hpp"
+#include "prefetch.hpp"
 #include "rules.hpp"
 #include "tile.hpp"
 
@@ -38,7 +39,7 @@ void prefetch(const Segment& segment) {
   constexpr int64_t line = 64, most = 512;  // bytes; the hardware takes over from there
   const int64_t bytes = std::min(most, segment.count * 4);
   for (int k = 0; k < first_state + segment.states; ++k) {
-    for (int64_t at = 0; at < bytes; at += line) __builtin_prefetch(static_cast<const char*>(segment.data[k]) + at);
+    for (int64_t at = 0; at < bytes; at += line) prefetch(static_cast<const char*>(segment.data[k]) + at);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "access.hpp"
 #include "element.hpp"
+#include "prefetch.hpp"
 #include "rules.hpp"
 
 namespace onepass {
@@ -18,7 +19,7 @@ inline void prefetch_ahead(const T* data, int64_t at, int64_t n) {
   constexpr int64_t size = sizeof(T), line = 64;
   if ((n - at) * size <= ahead) return;  // what follows belongs to others
   const char* const first = reinterpret_cast<const char*>(data + at) + ahead;
-  for (int64_t byte = 0; byte < stretch * size; byte += line) __builtin_prefetch(first + byte);
+  for (int64_t byte = 0; byte < stretch * size; byte += line) prefetch(first + byte);
 }
 
 template <template <class> class Rule, class T, int... K>

@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "execute.hpp"
+#include "prefetch.hpp"
 
 namespace py = pybind11;
 
@@ -107,9 +108,9 @@ Gatherer::Gatherer(Reader& reader, Memory& memory, PyObject* state, int device)
 
 void Gatherer::prefetch_objects(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
                                 size_t place) const {
-  __builtin_prefetch(parameter);
-  __builtin_prefetch(entry.own);
-  for (size_t k = 0; k < group.slots; ++k) __builtin_prefetch(memory_.tensors[place + k]);
+  prefetch(parameter);
+  prefetch(entry.own);
+  for (size_t k = 0; k < group.slots; ++k) prefetch(memory_.tensors[place + k]);
 }
 
 // The tensors of the parameter's state, null where it has none; nothing where they have to be looked up.

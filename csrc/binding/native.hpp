@@ -9,6 +9,7 @@
 
 #include "layout.hpp"
 #include "places.hpp"
+#include "prefetch.hpp"
 
 namespace onepass {
 
@@ -66,10 +67,10 @@ class Native {
   // Asks the processor to fetch what `read` will touch: the TensorImpl and, once this is there, its storage.
   void prefetch(Tensor tensor) const {
     const char* const start = static_cast<const char*>(impl(tensor));
-    for (int line = 0; line < 3; ++line) __builtin_prefetch(start + 64 * line);
+    for (int line = 0; line < 3; ++line) onepass::prefetch(start + 64 * line);
   }
   void prefetch_storage(Tensor tensor) const {
-    if (knows_places()) __builtin_prefetch(storage(tensor));
+    if (knows_places()) onepass::prefetch(storage(tensor));
   }
 
  private:
