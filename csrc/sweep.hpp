@@ -11,15 +11,16 @@
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
 
-// The hardware's prefetchers stop at the end of a page: the sweep asks for what comes next itself.
+// The hardware's prefetchers stop at the end of a page: the sweep asks for what comes next itself. States go no further
+// than the second level: with all on large pages and in the first, Adagrad takes a sixth longer.
 constexpr int64_t stretch = 64;  // elements
 constexpr int64_t ahead = 1024;  // bytes, the best of 1, 2 and 4 KiB
-template <class T>
+template <int cache, class T>
 inline void prefetch_ahead(const T* data, int64_t at, int64_t n) {
   constexpr int64_t size = sizeof(T), line = 64;
   if ((n - at) * size <= ahead) return;  // what follows belongs to others
   const char* const first = reinterpret_cast<const char*>(data + at) + ahead;
-  for (int64_t byte = 0; byte < stretch * size; byte += line) prefetch(first + byte);
+  for (int64_t byte = 0; byte < stretch * size; byte += line) prefetch<cache>(first + byte);
 }
 
 template <template <class> class Rule, class T, int... K>
@@ -39,9 +40,9 @@ inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::int
   };
   int64_t at = 0;
   for (; at + stretch <= n; at += stretch) {
-    prefetch_ahead(params.at, at, n);
-    prefetch_ahead(grads.at, at, n);
-    (prefetch_ahead(states[K].at, at, n), ...);
+    prefetch_ahead<first_level>(params.at, at, n);
+    prefetch_ahead<first_level>(grads.at, at, n);
+    (prefetch_ahead<second_level>(states[K].at, at, n), ...);
 #pragma GCC ivdep  // operands never overlap
     for (int64_t i = at; i < at + stretch; ++i) update(i);
   }

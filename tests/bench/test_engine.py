@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,6 +157,38 @@ def test_heats_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_that_does_not_fit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda _: 10)
     assert {row.status for row in run("SGD", *TORCH).values()} == {"no memory"}
+
+
+def test_scraps_are_held_while_a_case_with_large_tensors_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Free blocks below 2 MiB, in all zones; a machine that does not tell has none."""
+    blocks = tmp_path / "buddyinfo"
+    blocks.write_text(
+        "Node 0, zone    DMA32      3      0      0      0      0      0      0      0      0      5      7\n"
+        "Node 0, zone   Normal      0      2      0      0      0      0      0      0      0      1      9\n"
+    )
+    monkeypatch.setattr(memory, "_FREE_BLOCKS", blocks)
+    scraps = 3 * mmap.PAGESIZE + 2 * (mmap.PAGESIZE << 1)
+    before = memory.available()
+    assert before is not None
+    held: list[int] = []
+    ones = torch.ones
+
+    def watched(size: Any, **how: Any) -> torch.Tensor:
+        held.append(size)
+        return ones(size, **how)
+
+    monkeypatch.setattr(torch, "ones", watched)
+    with memory.without_scraps():
+        assert held.pop() == scraps
+    monkeypatch.setattr(engine, "_LARGE", 0)
+    rows = run("SGD", *TORCH)
+    assert scraps in held
+    assert rows["torch-foreach"].status == "ok"
+    blocks.unlink()
+    with memory.without_scraps():
+        assert held.pop() == 0
 
 
 def test_extra_memory_sees_a_temporary() -> None:

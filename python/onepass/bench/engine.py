@@ -21,6 +21,8 @@ from onepass.bench.timing import Spread, Watched
 Status = Literal["ok", "differs", "raised", "not offered", "no memory", "no time"]
 SHARE_OF_MEMORY = 0.7
 """Of the memory that is available: the rest is for temporaries of the peers."""
+_LARGE = 64 << 20
+"""Bytes of tensors from which it matters where in memory they lie: caches do not hold them."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,19 @@ def run_case(
 
     Where memory does not hold all contestants at once there are several heats, ours with the limit in each of them.
     """
+    if case.device == "cpu" and case.memory >= _LARGE:
+        with memory.without_scraps():
+            return _run_heats(case, peers, method, deadline, progress)
+    return _run_heats(case, peers, method, deadline, progress)
+
+
+def _run_heats(
+    case: Case,
+    peers: Sequence[Peer],
+    method: Method,
+    deadline: float | None,
+    progress: Callable[[], None],
+) -> dict[str, Row]:
     planned = heats(peers, case, memory.available(case.device))
     standard = (OURS, LIMIT, FLOOR, *([FLOAT32] if case.configuration.reduced else []))
     rows = {name: Row(name) for name in (*standard, *(peer.name for peer in peers))}
