@@ -23,9 +23,9 @@ struct Plain {
   using Element = T;
   T* at;
   ONEPASS_DEVICE explicit Plain(void* data, void* = nullptr) : at(static_cast<T*>(data)) {}
-  ONEPASS_DEVICE auto load(int64_t i) const { return widen(at[i]); }
+  ONEPASS_ELEMENT auto load(int64_t i) const { return widen(at[i]); }
   template <class C>
-  ONEPASS_DEVICE void store(int64_t i, C x) const {
+  ONEPASS_ELEMENT void store(int64_t i, C x) const {
     narrow(x, at[i]);
   }
 };
@@ -36,8 +36,8 @@ struct Split {
   bf16* at;
   int16_t* low;
   ONEPASS_DEVICE Split(void* data, void* rest) : at(static_cast<bf16*>(data)), low(static_cast<int16_t*>(rest)) {}
-  ONEPASS_DEVICE float load(int64_t i) const { return join(at[i], low[i]); }
-  ONEPASS_DEVICE void store(int64_t i, float x) const { split(x, at[i], low[i]); }
+  ONEPASS_ELEMENT float load(int64_t i) const { return join(at[i], low[i]); }
+  ONEPASS_ELEMENT void store(int64_t i, float x) const { split(x, at[i], low[i]); }
 };
 
 // The compute type, and how a parameter, its gradient and its states are stored.
@@ -50,8 +50,9 @@ struct Types {
 };
 template <class... T>
 struct TypesList {};
-using Common = TypesList<Types<float, Plain<float>, float, float>, Types<double, Plain<double>, double, double>,
-                         Types<float, Plain<bf16>, bf16, bf16>, Types<float, Plain<f16>, f16, f16>,
+using Single = Types<float, Plain<float>, float, float>;
+using Twofold = Types<double, Plain<double>, double, double>;
+using Common = TypesList<Single, Twofold, Types<float, Plain<bf16>, bf16, bf16>, Types<float, Plain<f16>, f16, f16>,
                          Types<float, Plain<float>, float, bf16>, Types<float, Plain<bf16>, bf16, float>,
                          Types<float, Split, bf16, float>, Types<float, Split, bf16, bf16>>;
 

@@ -1,4 +1,4 @@
-// What marks a function that runs on the GPU, too: under another compiler than CUDA's it means nothing.
+// What marks functions that run on the GPU, too: under another compiler than CUDA's that means nothing.
 #pragma once
 
 #ifdef __CUDACC__
@@ -6,3 +6,7 @@
 #else
 #define ONEPASS_DEVICE
 #endif
+
+// A function of one element. It is always part of the loop that calls it, however large the source file has become: a
+// loop with a call in it is no vector code.
+#define ONEPASS_ELEMENT __attribute__((always_inline)) ONEPASS_DEVICE inline

@@ -13,15 +13,17 @@ constexpr double infinity = __builtin_inf();
 template <class C>
 struct Preparation {
   C scale, clamp, strength;
+  bool adds;  // even a zero would take the sign from a zero
   ONEPASS_DEVICE explicit Preparation(const Scalars& scalars)
       : scale(static_cast<C>(scalars.scale)),
         clamp(static_cast<C>(scalars.clamp)),
-        strength(static_cast<C>(scalars.subgradient)) {}
-  ONEPASS_DEVICE C operator()(C p, C g) const {
+        strength(static_cast<C>(scalars.subgradient)),
+        adds(scalars.subgradient != 0) {}
+  ONEPASS_ELEMENT C operator()(C p, C g) const {
     const C scaled = scale * g;
     const C below = scaled > clamp ? clamp : scaled;  // a NaN passes
     const C limited = below < -clamp ? -clamp : below;
-    return limited + (p > 0 ? strength : p < 0 ? -strength : C{0});
+    return adds ? limited + (p > 0 ? strength : p < 0 ? -strength : C{0}) : limited;
   }
 };
 
@@ -30,10 +32,14 @@ ONEPASS_DEVICE inline bool needs_preparation(const Scalars& scalars) {
   return scalars.subgradient != 0 || scalars.clamp < infinity;
 }
 
-// Whether a segment needs neither the steps before the decay nor those after the rule, nor any help with its layout.
+// Whether the elements of a segment can be taken as they lie in memory, one by one, all in the same way.
+ONEPASS_DEVICE inline bool is_even(const Segment& segment, const Scalars& scalars) {
+  return segment.strided == nullptr && !segment.has(anchor) && !segment.quantised && !scalars.stochastic;
+}
+
+// Whether they need neither the steps before the decay nor those after the rule.
 ONEPASS_DEVICE inline bool is_simple(const Segment& segment, const Scalars& scalars) {
-  return segment.strided == nullptr && !segment.has(ema) && !segment.has(anchor) && !segment.quantised &&
-         scalars.threshold == 0 && !scalars.stochastic && !needs_preparation(scalars);
+  return is_even(segment, scalars) && !segment.has(ema) && scalars.threshold == 0 && !needs_preparation(scalars);
 }
 
 // Decay towards an anchor (L2-SP; Li, Grandvalet & Davoine, 2018): in the gradient, or decoupled from it.
@@ -42,7 +48,7 @@ struct Pull {
   C slope, pull;
   ONEPASS_DEVICE explicit Pull(const Scalars& scalars)
       : slope(static_cast<C>(scalars.anchor_slope)), pull(static_cast<C>(scalars.anchor_pull)) {}
-  ONEPASS_DEVICE void operator()(C& p, C& g, C to) const {
+  ONEPASS_ELEMENT void operator()(C& p, C& g, C to) const {
     const C distance = p - to;
     g = g + slope * distance;
     p = p - pull * distance;
@@ -58,7 +64,7 @@ struct Decay {
       : coupled(static_cast<C>(scalars.coupled)),
         shrink(static_cast<C>(scalars.shrink)),
         couples(scalars.coupled != 0) {}
-  ONEPASS_DEVICE void operator()(C& p, C& g) const {
+  ONEPASS_ELEMENT void operator()(C& p, C& g) const {
     g = couples ? g + coupled * p : g;
     p = p * shrink;
   }
@@ -73,7 +79,7 @@ struct Update {
   ONEPASS_DEVICE explicit Update(const Scalars& scalars)
       : scale(static_cast<C>(scalars.scale)), decay(scalars), rule(scalars.rule) {}
   template <class... State>
-  ONEPASS_DEVICE void operator()(C& p, C g, State&... state) const {
+  ONEPASS_ELEMENT void operator()(C& p, C g, State&... state) const {
     g = scale * g;
     decay(p, g);
     rule(p, g, state...);
@@ -84,11 +90,31 @@ struct Update {
 template <class C>
 struct SoftThreshold {
   C threshold;
-  ONEPASS_DEVICE explicit SoftThreshold(const Scalars& scalars) : threshold(static_cast<C>(scalars.threshold)) {}
-  ONEPASS_DEVICE C operator()(C p) const {
+  bool shrinks;
+  ONEPASS_DEVICE explicit SoftThreshold(const Scalars& scalars)
+      : threshold(static_cast<C>(scalars.threshold)), shrinks(scalars.threshold != 0) {}
+  ONEPASS_ELEMENT C operator()(C p) const {
     const C above = p > threshold ? p - threshold : C{0};
     const C below = p < -threshold ? p + threshold : above;
-    return p == p ? below : p;
+    return shrinks && p == p ? below : p;
+  }
+};
+
+// A step with options: nothing is left out but what takes an operand of its own.
+template <template <class> class Rule, class C>
+struct FullUpdate {
+  Preparation<C> prepare;
+  Decay<C> decay;
+  Rule<C> rule;
+  SoftThreshold<C> threshold;
+  ONEPASS_DEVICE explicit FullUpdate(const Scalars& scalars)
+      : prepare(scalars), decay(scalars), rule(scalars.rule), threshold(scalars) {}
+  template <class... State>
+  ONEPASS_ELEMENT void operator()(C& p, C g, State&... state) const {
+    g = prepare(p, g);
+    decay(p, g);
+    rule(p, g, state...);
+    p = threshold(p);
   }
 };
 
@@ -97,7 +123,7 @@ template <class C>
 struct Average {
   C weight;
   ONEPASS_DEVICE explicit Average(const Scalars& scalars) : weight(static_cast<C>(scalars.ema_weight)) {}
-  ONEPASS_DEVICE C operator()(C p, C mean) const { return mean + weight * (p - mean); }
+  ONEPASS_ELEMENT C operator()(C p, C mean) const { return mean + weight * (p - mean); }
 };
 
 }  // namespace

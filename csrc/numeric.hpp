@@ -16,14 +16,14 @@ struct f16 {
 };
 
 template <class To, class From>
-ONEPASS_DEVICE inline To bits_as(From x) {
+ONEPASS_ELEMENT To bits_as(From x) {
   return __builtin_bit_cast(To, x);
 }
 
-ONEPASS_DEVICE inline float widen(bf16 x) { return bits_as<float>(uint32_t{x.bits} << 16); }
+ONEPASS_ELEMENT float widen(bf16 x) { return bits_as<float>(uint32_t{x.bits} << 16); }
 
 // Branch-free so that it vectorises without F16C, and in normal numbers only so that flush-to-zero cannot change it.
-ONEPASS_DEVICE inline float widen(f16 x) {
+ONEPASS_ELEMENT float widen(f16 x) {
   constexpr uint32_t bias = 112u << 23;  // from exponent bias 15 to 127
   const uint32_t magnitude = (x.bits & 0x7fffu) << 13;
   const uint32_t normal = magnitude + bias;
@@ -34,21 +34,21 @@ ONEPASS_DEVICE inline float widen(f16 x) {
   return bits_as<float>(sign | (magnitude >= (31u << 23) ? special : finite));
 }
 
-ONEPASS_DEVICE inline float widen(float x) { return x; }
-ONEPASS_DEVICE inline double widen(double x) { return x; }
+ONEPASS_ELEMENT float widen(float x) { return x; }
+ONEPASS_ELEMENT double widen(double x) { return x; }
 
-ONEPASS_DEVICE inline void narrow(float x, float& out) { out = x; }
-ONEPASS_DEVICE inline void narrow(double x, double& out) { out = x; }
-ONEPASS_DEVICE inline void narrow(double x, float& out) { out = static_cast<float>(x); }
+ONEPASS_ELEMENT void narrow(float x, float& out) { out = x; }
+ONEPASS_ELEMENT void narrow(double x, double& out) { out = x; }
+ONEPASS_ELEMENT void narrow(double x, float& out) { out = static_cast<float>(x); }
 
-ONEPASS_DEVICE inline void narrow(float x, bf16& out) {
+ONEPASS_ELEMENT void narrow(float x, bf16& out) {
   const uint32_t u = bits_as<uint32_t>(x);
   const uint32_t nearest = u + 0x7fffu + ((u >> 16) & 1u);
   const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
   out.bits = static_cast<uint16_t>(nan ? 0x7fc0u : nearest >> 16);
 }
 
-ONEPASS_DEVICE inline void narrow(float x, f16& out) {
+ONEPASS_ELEMENT void narrow(float x, f16& out) {
   const uint32_t u = bits_as<uint32_t>(x);
   const uint32_t magnitude = u & 0x7fffffffu;
   const uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
@@ -62,32 +62,32 @@ ONEPASS_DEVICE inline void narrow(float x, f16& out) {
 
 // A float32 as its bf16 and the 16 bits that are left. One value in 2^17, halfway between two bf16 and rounded down,
 // has no pair of its own: it becomes its neighbour one float32 below.
-ONEPASS_DEVICE inline float join(bf16 high, int16_t low) {
+ONEPASS_ELEMENT float join(bf16 high, int16_t low) {
   return bits_as<float>((uint32_t{high.bits} << 16) + static_cast<uint32_t>(int32_t{low}));
 }
 
-ONEPASS_DEVICE inline void split(float x, bf16& high, int16_t& low) {
+ONEPASS_ELEMENT void split(float x, bf16& high, int16_t& low) {
   narrow(x, high);
   const auto rest = static_cast<int32_t>(bits_as<uint32_t>(x) - (uint32_t{high.bits} << 16));
   low = static_cast<int16_t>(x != x ? 0 : rest < 32767 ? rest : 32767);
 }
 
 template <class Half>
-ONEPASS_DEVICE inline void narrow(double x, Half& out) {
+ONEPASS_ELEMENT void narrow(double x, Half& out) {
   narrow(static_cast<float>(x), out);
 }
 
 // Whether the float32 master of a half parameter still counts: as long as the parameter is its rounding, for others may
 // have written the parameter.
 template <class C>
-ONEPASS_DEVICE inline bool is_rounding(C master, C parameter) {
+ONEPASS_ELEMENT bool is_rounding(C master, C parameter) {
   f16 rounded;
   narrow(master, rounded);
   return widen(rounded) == parameter;
 }
 
 // Stochastic rounding with 16 random bits: up with the probability of the part that is cut off.
-ONEPASS_DEVICE inline void narrow(float x, uint32_t random, bf16& out) {
+ONEPASS_ELEMENT void narrow(float x, uint32_t random, bf16& out) {
   const uint32_t u = bits_as<uint32_t>(x);
   const bool finite = (u & 0x7f800000u) != 0x7f800000u;
   bf16 nearest;
@@ -95,7 +95,7 @@ ONEPASS_DEVICE inline void narrow(float x, uint32_t random, bf16& out) {
   out.bits = static_cast<uint16_t>(finite ? (u + random) >> 16 : uint32_t{nearest.bits});
 }
 
-ONEPASS_DEVICE inline void narrow(float x, uint32_t random, f16& out) {
+ONEPASS_ELEMENT void narrow(float x, uint32_t random, f16& out) {
   const uint32_t u = bits_as<uint32_t>(x);
   const uint32_t magnitude = u & 0x7fffffffu;
   const uint32_t normal = (magnitude - (112u << 23) + (random >> 3)) >> 13;

@@ -36,7 +36,7 @@ int useful_threads(int64_t elements) {
 // A small tensor is done before the hardware sees where the next one lies.
 constexpr int segments_ahead = 4;
 void prefetch(const Segment& segment) {
-  constexpr int64_t line = 64, most = 512;  // bytes; the hardware takes over from there
+  constexpr int64_t most = 512;  // bytes; the hardware takes over from there
   const int64_t bytes = std::min(most, segment.count * 4);
   for (int k = 0; k < first_state + segment.states; ++k) {
     for (int64_t at = 0; at < bytes; at += line) prefetch(static_cast<const char*>(segment.data[k]) + at);

@@ -33,7 +33,7 @@ constexpr uint32_t code_of_zero = 0x7F2;  // bits of code_offset >> code_shift
 
 // One element of a block.
 template <class C>
-ONEPASS_DEVICE inline C decode(uint8_t code, float scale, const Coding& coding) {
+ONEPASS_ELEMENT C decode(uint8_t code, float scale, const Coding& coding) {
   const uint32_t digits = coding.has_sign ? 0x7Fu : 0xFFu;
   const float magnitude = (bits_as<float>(((code & digits) + code_of_zero) << code_shift) - code_offset) * scale;
   const uint32_t sign = (code & ~digits & 0x80u) << 24;
@@ -42,7 +42,7 @@ ONEPASS_DEVICE inline C decode(uint8_t code, float scale, const Coding& coding) 
 
 // What the largest magnitude of a block is found by: bits of non-negative floats sort as they do, NaN above all.
 template <class C>
-ONEPASS_DEVICE inline uint32_t magnitude_bits(C x) {
+ONEPASS_ELEMENT uint32_t magnitude_bits(C x) {
   return bits_as<uint32_t>(static_cast<float>(x)) & 0x7fffffffu;
 }
 
@@ -61,7 +61,7 @@ struct BlockScale {
 
 // Element number `i` of a block.
 template <class C>
-ONEPASS_DEVICE inline uint8_t encode(C value, uint32_t i, float inverse, const Coding& coding) {
+ONEPASS_ELEMENT uint8_t encode(C value, uint32_t i, float inverse, const Coding& coding) {
   const uint32_t u = bits_as<uint32_t>(static_cast<float>(value)), magnitude = u & 0x7fffffffu;
   const uint32_t dither = (i * coding.spread + coding.base) >> (32 - code_shift);
   const uint32_t t = bits_as<uint32_t>(bits_as<float>(magnitude) * inverse + code_offset);

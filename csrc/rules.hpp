@@ -15,7 +15,7 @@ namespace {  // internal linkage: see numeric.hpp
 
 // As a function of the standard library, it would set errno where the compiler is not told otherwise.
 template <class C>
-ONEPASS_DEVICE inline C square_root(C x) {
+ONEPASS_ELEMENT C square_root(C x) {
 #ifdef __CUDA_ARCH__
   return std::sqrt(x);
 #else
@@ -29,7 +29,7 @@ ONEPASS_DEVICE inline C square_root(C x) {
 
 // As torch.maximum: NaN wins, whichever side it is on.
 template <class C>
-ONEPASS_DEVICE inline C maximum(C a, C b) {
+ONEPASS_ELEMENT C maximum(C a, C b) {
   const C larger = a > b ? a : b;  // b where either is NaN
   return a != a ? a : larger;
 }
@@ -42,7 +42,7 @@ struct Sgd {
 
   C lr;
   ONEPASS_DEVICE explicit Sgd(const double* s) : lr(static_cast<C>(s[0])) {}
-  ONEPASS_DEVICE void operator()(C& p, C g) const { p = p - lr * g; }
+  ONEPASS_ELEMENT void operator()(C& p, C g) const { p = p - lr * g; }
 };
 
 // SGD with momentum (Polyak, 1964; Nesterov's form as in Sutskever et al., 2013). h: lr, momentum, dampening, nesterov.
@@ -63,7 +63,7 @@ struct Momentum {
         take(static_cast<C>(s[2])),
         momentum(static_cast<C>(s[3])),
         nesterov(s[4] != 0) {}
-  ONEPASS_DEVICE void operator()(C& p, C g, C& b) const {
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& b) const {
     b = keep * b + take * g;
     p = p - lr * (nesterov ? g + momentum * b : b);
   }
@@ -80,7 +80,7 @@ struct Adagrad {
 
   C lr, eps;
   ONEPASS_DEVICE explicit Adagrad(const double* s) : lr(static_cast<C>(s[0])), eps(static_cast<C>(s[1])) {}
-  ONEPASS_DEVICE void operator()(C& p, C g, C& sum) const {
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& sum) const {
     sum = sum + g * g;
     p = p - lr * g / (square_root(sum) + eps);
   }
@@ -105,24 +105,24 @@ struct RMSpropBase {
         momentum(static_cast<C>(s[4])),
         trusted(static_cast<C>(s[5])) {}
 
-  ONEPASS_DEVICE C scaled(C g, C& v) const {
+  ONEPASS_ELEMENT C scaled(C g, C& v) const {
     v = alpha * v + rest * g * g;
     return g / (square_root(v) + eps);
   }
-  ONEPASS_DEVICE C scaled(C g, C& v, C& mean) const {
+  ONEPASS_ELEMENT C scaled(C g, C& v, C& mean) const {
     v = alpha * v + rest * g * g;
     mean = alpha * mean + rest * g;
     const C variance = v - mean * mean, least = trusted * v;  // rounding may leave it below zero
     return g / (square_root(variance < least ? least : variance) + eps);
   }
   template <class... Mean>
-  ONEPASS_DEVICE void operator()(C& p, C g, C& v, Mean&... mean) const
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& v, Mean&... mean) const
     requires(!with_momentum)
   {
     p = p - lr * scaled(g, v, mean...);
   }
   template <class... Mean>
-  ONEPASS_DEVICE void operator()(C& p, C g, C& v, C& b, Mean&... mean) const
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& v, C& b, Mean&... mean) const
     requires(with_momentum)
   {
     b = momentum * b + scaled(g, v, mean...);
@@ -159,17 +159,17 @@ struct AdamBase {
         inverse_bias(static_cast<C>(s[5])),
         eps(static_cast<C>(s[6])) {}
 
-  ONEPASS_DEVICE void average(C g, C& m, C& v) const {
+  ONEPASS_ELEMENT void average(C g, C& m, C& v) const {
     m = beta1 * m + rest1 * g;
     v = beta2 * v + rest2 * g * g;
   }
-  ONEPASS_DEVICE void move(C& p, C m, C v) const { p = p - step_size * m / (square_root(v) * inverse_bias + eps); }
+  ONEPASS_ELEMENT void move(C& p, C m, C v) const { p = p - step_size * m / (square_root(v) * inverse_bias + eps); }
 
-  ONEPASS_DEVICE void operator()(C& p, C g, C& m, C& v) const {
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& m, C& v) const {
     average(g, m, v);
     move(p, m, v);
   }
-  ONEPASS_DEVICE void operator()(C& p, C g, C& m, C& v, C& largest) const {
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& m, C& v, C& largest) const {
     average(g, m, v);
     largest = maximum(largest, v);
     move(p, m, largest);

@@ -1,6 +1,7 @@
-// The loop over elements, once for every rule and combination of storage types: read, scale, decay, rule, write.
+// The loop over elements, once for every rule, combination of storage types and extent: read, update, write.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "access.hpp"
@@ -11,22 +12,26 @@
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
 
-// The hardware's prefetchers stop at the end of a page: the sweep asks for what comes next itself. States go no further
-// than the second level: with all on large pages and in the first, Adagrad takes a sixth longer.
+// States go no further than the second level: with all on large pages and in the first, Adagrad takes a sixth longer.
 constexpr int64_t stretch = 64;  // elements
-constexpr int64_t ahead = 1024;  // bytes, the best of 1, 2 and 4 KiB
 template <int cache, class T>
 inline void prefetch_ahead(const T* data, int64_t at, int64_t n) {
-  constexpr int64_t size = sizeof(T), line = 64;
+  constexpr int64_t size = sizeof(T);
   if ((n - at) * size <= ahead) return;  // what follows belongs to others
   const char* const first = reinterpret_cast<const char*>(data + at) + ahead;
   for (int64_t byte = 0; byte < stretch * size; byte += line) prefetch<cache>(first + byte);
 }
 
-template <template <class> class Rule, class T, int... K>
+// How much an update does: scale, decay and rule; all that needs no further operand; this and the average.
+enum class Extent { plain, full, averaged };
+
+template <template <class> class Rule, class T, Extent extent, int... K>
 inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::integer_sequence<int, K...>) {
   using C = typename T::C;
-  const Update<Rule, C> step(scalars);
+  const std::conditional_t<extent == Extent::plain, Update<Rule, C>, FullUpdate<Rule, C>> step(scalars);
+  constexpr bool averages = extent == Extent::averaged;
+  [[maybe_unused]] const Average<C> average(scalars);
+  [[maybe_unused]] const Plain<C> means(data[ema]);
   const typename T::P params(data[param], data[master]);
   const Plain<typename T::G> grads(data[grad]);
   using States = Plain<typename T::S>;
@@ -36,6 +41,7 @@ inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::int
     [[maybe_unused]] C state[] = {static_cast<C>(states[K].load(i))..., C{}};
     step(p, static_cast<C>(grads.load(i)), state[K]...);
     (states[K].store(i, state[K]), ...);
+    if constexpr (averages) means.store(i, average(p, means.load(i)));
     params.store(i, p);
   };
   int64_t at = 0;
@@ -43,6 +49,7 @@ inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::int
     prefetch_ahead<first_level>(params.at, at, n);
     prefetch_ahead<first_level>(grads.at, at, n);
     (prefetch_ahead<second_level>(states[K].at, at, n), ...);
+    if constexpr (averages) prefetch_ahead<second_level>(means.at, at, n);
 #pragma GCC ivdep  // operands never overlap
     for (int64_t i = at; i < at + stretch; ++i) update(i);
   }
@@ -52,26 +59,49 @@ inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::int
 
 using Sweep = void (*)(void* const*, int64_t, const Scalars&);
 
-template <template <class> class Rule, class T>
+template <template <class> class Rule, class T, Extent extent>
 void sweep(void* const* data, int64_t n, const Scalars& scalars) {
-  sweep<Rule, T>(data, n, scalars, std::make_integer_sequence<int, Rule<typename T::C>::states>{});
+  sweep<Rule, T, extent>(data, n, scalars, std::make_integer_sequence<int, Rule<typename T::C>::states>{});
 }
 
-template <class T, class List>
+template <class T, Extent extent, class List>
 struct Sweeps;
-template <class T, template <class> class... Rule>
-struct Sweeps<T, RuleList<Rule...>> {
-  static constexpr Sweep table[] = {sweep<Rule, T>...};
+template <class T, Extent extent, template <class> class... Rule>
+struct Sweeps<T, extent, RuleList<Rule...>> {
+  static constexpr Sweep table[] = {sweep<Rule, T, extent>...};
 };
 
-template <class List>
+template <Extent extent, class List>
 struct AllSweeps;
-template <class... T>
-struct AllSweeps<TypesList<T...>> {
-  static constexpr const Sweep* table[] = {Sweeps<T, Rules>::table...};
+template <Extent extent, class... T>
+struct AllSweeps<extent, TypesList<T...>> {
+  static constexpr const Sweep* table[] = {Sweeps<T, extent, Rules>::table...};
 };
-// By place in Common, then by rule. The first two are those of the compute types.
-constexpr const Sweep* const* sweeps = AllSweeps<Common>::table;
+// By extent, place in Common (beyond the plain ones there are only those of the compute types, its first), and rule.
+constexpr int compute_types = 2;
+constexpr const Sweep* const* sweeps[] = {AllSweeps<Extent::plain, Common>::table,
+                                          AllSweeps<Extent::full, TypesList<Single, Twofold>>::table,
+                                          AllSweeps<Extent::averaged, TypesList<Single, Twofold>>::table};
+
+// What an update of a segment needs, its anchor aside.
+inline Extent extent_of(const Segment& segment, const Scalars& scalars) {
+  if (segment.has(ema)) return Extent::averaged;
+  return needs_preparation(scalars) || scalars.threshold != 0 ? Extent::full : Extent::plain;
+}
+
+inline Sweep sweep_of(const Segment& segment, Extent extent, int combination) {
+  return sweeps[static_cast<int>(extent)][combination][segment.rule];
+}
+
+// The sweep that takes a segment as it lies in memory, or null.
+inline Sweep direct_sweep(const Segment& segment, const Scalars& scalars) {
+  const int combination = is_even(segment, scalars) ? combination_of(segment) : -1;
+  if (combination < 0) return nullptr;
+  const Extent extent = extent_of(segment, scalars);
+  const bool averages = !segment.has(ema) || segment.dtype[ema] == segment.dtype[param];
+  const bool exists = extent == Extent::plain || (combination < compute_types && averages);
+  return exists ? sweep_of(segment, extent, combination) : nullptr;
+}
 
 }  // namespace
 }  // namespace onepass

@@ -113,12 +113,9 @@ template <class T, class C>
 inline void store_stochastic(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t n, C* in) {
   const uint64_t first = static_cast<uint64_t>(segment.start + begin);
   const uint64_t skip = first % draws_per_block;
-  uint16_t random[tile + 2 * draws_per_block];
-  const uint64_t blocks = (skip + static_cast<uint64_t>(n) + draws_per_block - 1) / draws_per_block;
-  for (uint64_t b = 0; b < blocks; ++b) {
-    const Block words = draw(first / draws_per_block + b, scalars);
-    for (uint64_t i = 0; i < draws_per_block; ++i) random[draws_per_block * b + i] = bits_for(words, i);
-  }
+  constexpr int blocks = tile / draws_per_block + 8;  // one more than a tile takes, and whole vectors of them
+  uint16_t random[blocks * draws_per_block];
+  draw_many<blocks>(first / draws_per_block, scalars, random);
   T rounded[tile];
   for (int64_t i = 0; i < n; ++i)
     narrow(static_cast<float>(in[i]), uint32_t{random[skip + static_cast<uint64_t>(i)]}, rounded[i]);

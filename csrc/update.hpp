@@ -1,5 +1,5 @@
-// One stretch of a segment. Dense tensors of a common combination of types go straight through a sweep; everything else
-// goes through it tile by tile, with the other steps of an update before and after.
+// One stretch of a segment. Dense tensors whose types a sweep knows go straight through it; everything else goes
+// through one tile by tile.
 #pragma once
 
 #include "element.hpp"
@@ -14,13 +14,16 @@ template <class C>
 class Staged {
  public:
   Staged(const Segment& segment, const Scalars& scalars) : segment_(segment), given_(scalars), swept_(scalars) {
-    prepares_ = needs_preparation(scalars) || segment.has(anchor);
-    if (prepares_) swept_.scale = 1;
     constexpr bool single = sizeof(C) == sizeof(float);
-    sweep_ = sweeps[single ? 0 : 1][segment.rule];
+    sweep_ = sweep_of(segment, extent_of(segment, scalars), single ? 0 : 1);
+    if (segment.has(anchor)) {
+      swept_.scale = 1;
+      swept_.clamp = infinity;
+      swept_.subgradient = 0;
+    }
     const Dtype compute = single ? Dtype::f32 : Dtype::f64;
     for (int k = 0; k < master; ++k) {
-      const bool altered = (k == grad && prepares_) || (k == param && segment.has(master));
+      const bool altered = (k == grad && segment.has(anchor)) || (k == param && segment.has(master));
       buffered_[k] = altered || segment.strided != nullptr || segment.dtype[k] != compute;
     }
   }
@@ -31,35 +34,24 @@ class Staged {
       data_[k] = buffered_[k] ? buffer_[k] : static_cast<C*>(segment_.data[k]) + at;
       if (buffered_[k]) read(k, at, n);
     }
-    C* const p = data_[param];
-    if (prepares_) prepare_gradient(p, data_[grad], n);
-    if (segment_.has(anchor)) pull_to_anchor(p, data_[grad], data_[anchor], n);
+    if (segment_.has(anchor)) pull_to_anchor(data_[param], data_[grad], data_[anchor], n);
     void* pointers[max_operands] = {};
-    for (int k = 0; k < ema; ++k) pointers[k] = data_[k];
+    for (int k = 0; k <= ema; ++k) pointers[k] = data_[k];
     sweep_(pointers, n, swept_);
-    if (given_.threshold != 0) soft_threshold(p, n);
-    if (segment_.has(ema)) average(p, data_[ema], n);
     for (int k = 0; k < master; ++k) {
       if (segment_.has(k) && buffered_[k] && k != grad && k != anchor) write(k, at, n);
     }
   }
 
  private:
-  void prepare_gradient(const C* __restrict p, C* __restrict g, int64_t n) const {
-    const Preparation<C> prepare(given_);
-    for (int64_t i = 0; i < n; ++i) g[i] = prepare(p[i], g[i]);
-  }
+  // The first steps of an element, which the sweep then leaves out.
   void pull_to_anchor(C* __restrict p, C* __restrict g, const C* __restrict to, int64_t n) const {
+    const Preparation<C> prepare(given_);
     const Pull<C> pull(given_);
-    for (int64_t i = 0; i < n; ++i) pull(p[i], g[i], to[i]);
-  }
-  void soft_threshold(C* __restrict p, int64_t n) const {
-    const SoftThreshold<C> threshold(given_);
-    for (int64_t i = 0; i < n; ++i) p[i] = threshold(p[i]);
-  }
-  void average(const C* __restrict p, C* __restrict mean, int64_t n) const {
-    const Average<C> average(given_);
-    for (int64_t i = 0; i < n; ++i) mean[i] = average(p[i], mean[i]);
+    for (int64_t i = 0; i < n; ++i) {
+      g[i] = prepare(p[i], g[i]);
+      pull(p[i], g[i], to[i]);
+    }
   }
 
   Coding coding(int k) const { return {kind_of_state(segment_.rule, k - first_state), given_.draw}; }
@@ -112,9 +104,8 @@ class Staged {
 
   const Segment& segment_;
   const Scalars& given_;
-  Scalars swept_;  // without what prepare_gradient has done
+  Scalars swept_;  // without what comes before an anchor
   Sweep sweep_;
-  bool prepares_;
   bool buffered_[master];
   C* data_[master] = {};
   alignas(64) C buffer_[master][tile];
@@ -135,13 +126,12 @@ void staged(const Segment& segment, const Scalars& scalars, int64_t begin, int64
 }
 
 inline void update(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
-  const int direct = is_simple(segment, scalars) ? combination_of(segment) : -1;
-  if (direct >= 0) {
+  if (const Sweep direct = direct_sweep(segment, scalars)) {
     void* data[max_operands] = {};
     for (int k = 0; k < max_operands; ++k) {
       if (segment.has(k)) data[k] = static_cast<char*>(segment.data[k]) + begin * size_of(segment.dtype[k]);
     }
-    sweeps[direct][segment.rule](data, end - begin, scalars);
+    direct(data, end - begin, scalars);
   } else if (segment.dtype[param] == Dtype::f64) {
     staged<double>(segment, scalars, begin, end);
   } else {
