@@ -26,7 +26,7 @@ ONEPASS_ELEMENT uint16_t bits_for(const Block& block, uint64_t place) {
 
 // The bits of consecutive elements, from the first of block `number`.
 template <int blocks>
-inline void draw_many(uint64_t number, const Scalars& scalars, uint16_t (&bits)[blocks * draws_per_block]) {
+inline void draw_many(uint64_t number, const Scalars& scalars, uint16_t* __restrict bits) {
   uint32_t word[4][blocks];
   for (int b = 0; b < blocks; ++b) {
     const Block counter = counter_of(number + static_cast<uint64_t>(b), scalars);

@@ -113,9 +113,10 @@ template <class T, class C>
 inline void store_stochastic(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t n, C* in) {
   const uint64_t first = static_cast<uint64_t>(segment.start + begin);
   const uint64_t skip = first % draws_per_block;
-  constexpr int blocks = tile / draws_per_block + 8;  // one more than a tile takes, and whole vectors of them
-  uint16_t random[blocks * draws_per_block];
-  draw_many<blocks>(first / draws_per_block, scalars, random);
+  constexpr int few = 16, most = tile / draws_per_block + 8;  // one more than a tile takes, and whole vectors of them
+  uint16_t random[most * draws_per_block];
+  const bool is_small = skip + static_cast<uint64_t>(n) <= few * draws_per_block;
+  (is_small ? draw_many<few> : draw_many<most>)(first / draws_per_block, scalars, random);
   T rounded[tile];
   for (int64_t i = 0; i < n; ++i)
     narrow(static_cast<float>(in[i]), uint32_t{random[skip + static_cast<uint64_t>(i)]}, rounded[i]);
