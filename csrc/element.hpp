@@ -73,6 +73,7 @@ struct Decay {
 // Scale, decay, rule: all that a step without further options is.
 template <template <class> class Rule, class C>
 struct Update {
+  using Number = C;
   C scale;
   Decay<C> decay;
   Rule<C> rule;
@@ -103,6 +104,7 @@ struct SoftThreshold {
 // A step with options: nothing is left out but what takes an operand of its own.
 template <template <class> class Rule, class C>
 struct FullUpdate {
+  using Number = C;
   Preparation<C> prepare;
   Decay<C> decay;
   Rule<C> rule;

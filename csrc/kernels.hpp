@@ -22,7 +22,10 @@ using StreamKernel = void (*)(const Segment&, uint16_t nothing, int64_t begin, i
 // Warps items [begin, end) of a call: bands of pictures.
 using GatherKernel = void (*)(const Warp&, int64_t begin, int64_t end);
 
+// Beside those, `roots_are_exact`: whether the square roots of `UpdateKernel` are those of IEEE 754 on this processor.
+// Takes some milliseconds.
 #define ONEPASS_DECLARE(isa)                                                       \
+  bool roots_are_exact_##isa();                                                    \
   void update_##isa(const Segment&, const Scalars&, int64_t begin, int64_t end);   \
   double square_sum_##isa(const Segment* segments, int64_t begin, int64_t end);    \
   void stream_##isa(const Segment&, uint16_t nothing, int64_t begin, int64_t end); \

@@ -1,8 +1,9 @@
 // Every update rule: what one step does to ONE element.
 //
-// A rule says how many states it has, prepares its scalars in double once per step from the group's hyper-parameters
-// `h` and the tensor's step number `t` (from 1), and is then called as rule(p, g, states...). The order of `h` is the
-// order in which the Python class of the optimizer gives them; h[0] is the learning rate.
+// A rule says how many states it has and whether it takes square roots, prepares its scalars in double once per step
+// from the group's hyper-parameters `h` and the tensor's step number `t` (from 1), and is then called as rule(p, g,
+// states...). The order of `h` is the order in which the Python class of the optimizer gives them; h[0] is the learning
+// rate.
 #pragma once
 
 #include <cmath>
@@ -34,10 +35,17 @@ ONEPASS_ELEMENT C maximum(C a, C b) {
   return a != a ? a : larger;
 }
 
+// A NaN stays.
+template <class C>
+ONEPASS_ELEMENT C at_least(C a, C least) {
+  return a < least ? least : a;
+}
+
 // Stochastic gradient descent (Robbins & Monro, 1951). h: lr.
 template <class C>
 struct Sgd {
   static constexpr int states = 0;
+  static constexpr bool has_root = false;
   ONEPASS_DEVICE static Prepared prepare(const double* h, double) { return {h[0], {h[0]}}; }
 
   C lr;
@@ -50,6 +58,7 @@ struct Sgd {
 template <class C>
 struct Momentum {
   static constexpr int states = 1;
+  static constexpr bool has_root = false;
   ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
     const bool first = t <= 1;
     return {h[0], {h[0], first ? 0 : h[1], first ? 1 : 1 - h[2], h[1], h[3]}};
@@ -73,6 +82,7 @@ struct Momentum {
 template <class C>
 struct Adagrad {
   static constexpr int states = 1;
+  static constexpr bool has_root = true;
   ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
     const double rate = h[0] / (1 + (t - 1) * h[1]);
     return {rate, {rate, h[2]}};
@@ -92,6 +102,7 @@ struct Adagrad {
 template <class C, bool centered, bool with_momentum>
 struct RMSpropBase {
   static constexpr int states = 1 + centered + with_momentum;
+  static constexpr bool has_root = true;
   ONEPASS_DEVICE static Prepared prepare(const double* h, double) {
     return {h[0], {h[0], h[1], 1 - h[1], h[2], h[3], h[4]}};
   }
@@ -112,8 +123,8 @@ struct RMSpropBase {
   ONEPASS_ELEMENT C scaled(C g, C& v, C& mean) const {
     v = alpha * v + rest * g * g;
     mean = alpha * mean + rest * g;
-    const C variance = v - mean * mean, least = trusted * v;  // rounding may leave it below zero
-    return g / (square_root(variance < least ? least : variance) + eps);
+    const C variance = at_least(v - mean * mean, trusted * v);  // rounding may leave it below zero
+    return g / (square_root(variance) + eps);
   }
   template <class... Mean>
   ONEPASS_ELEMENT void operator()(C& p, C g, C& v, Mean&... mean) const
@@ -143,6 +154,7 @@ using RMSpropCenteredMomentum = RMSpropBase<C, true, true>;
 template <class C, bool amsgrad>
 struct AdamBase {
   static constexpr int states = 2 + amsgrad;
+  static constexpr bool has_root = true;
   ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
     const double bias1 = 1 - std::pow(h[1], t);
     const double bias2 = 1 - std::pow(h[2], t);

@@ -6,6 +6,7 @@
 
 #include "access.hpp"
 #include "element.hpp"
+#include "lanes.hpp"
 #include "prefetch.hpp"
 #include "rules.hpp"
 
@@ -25,10 +26,29 @@ inline void prefetch_ahead(const T* data, int64_t at, int64_t n) {
 // How much an update does: scale, decay and rule; all that needs no further operand; this and the average.
 enum class Extent { plain, full, averaged };
 
+// An element of an operand, or as many as there are lanes.
+template <class V, class Operand>
+ONEPASS_ELEMENT V read(const Operand& operand, int64_t i) {
+  if constexpr (is_lanes<V>) {
+    return V::load(operand.at + i);
+  } else {
+    return static_cast<V>(operand.load(i));
+  }
+}
+template <class V, class Operand>
+ONEPASS_ELEMENT void write(const Operand& operand, int64_t i, V x) {
+  if constexpr (is_lanes<V>) {
+    x.store(operand.at + i);
+  } else {
+    operand.store(i, x);
+  }
+}
+
 template <template <class> class Rule, class T, Extent extent, int... K>
 inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::integer_sequence<int, K...>) {
   using C = typename T::C;
   const std::conditional_t<extent == Extent::plain, Update<Rule, C>, FullUpdate<Rule, C>> step(scalars);
+  constexpr bool in_lanes = has_lanes && extent == Extent::plain && std::is_same_v<T, Single> && Rule<C>::has_root;
   constexpr bool averages = extent == Extent::averaged;
   [[maybe_unused]] const Average<C> average(scalars);
   [[maybe_unused]] const Plain<C> means(data[ema]);
@@ -36,25 +56,42 @@ inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::int
   const Plain<typename T::G> grads(data[grad]);
   using States = Plain<typename T::S>;
   [[maybe_unused]] const States states[] = {States(data[first_state + K])..., States(nullptr)};
-  const auto update = [&](int64_t i) __attribute__((always_inline)) {
-    C p = params.load(i);
-    [[maybe_unused]] C state[] = {static_cast<C>(states[K].load(i))..., C{}};
-    step(p, static_cast<C>(grads.load(i)), state[K]...);
-    (states[K].store(i, state[K]), ...);
+  const auto update = [&](const auto& step, int64_t i) __attribute__((always_inline)) {
+    using V = typename std::remove_cvref_t<decltype(step)>::Number;
+    V p = read<V>(params, i);
+    [[maybe_unused]] V state[] = {read<V>(states[K], i)..., V(0.0)};
+    step(p, read<V>(grads, i), state[K]...);
+    (write(states[K], i, state[K]), ...);
     if constexpr (averages) means.store(i, average(p, means.load(i)));
-    params.store(i, p);
+    write(params, i, p);
   };
-  int64_t at = 0;
-  for (; at + stretch <= n; at += stretch) {
+  const auto prefetch_stretch = [&](int64_t at) __attribute__((always_inline)) {
     prefetch_ahead<first_level>(params.at, at, n);
     prefetch_ahead<first_level>(grads.at, at, n);
     (prefetch_ahead<second_level>(states[K].at, at, n), ...);
     if constexpr (averages) prefetch_ahead<second_level>(means.at, at, n);
+  };
+  int64_t at = 0;
+  if constexpr (in_lanes) {
+    // Both units get as much to do as they can do in the same time.
+    const Update<Rule, Lanes<Root::multiplied>> wide(scalars);
+    const Update<Rule, Lanes<Root::divided>> last(scalars);
+    constexpr int64_t lanes = Lanes<Root::divided>::count;
+    for (; at + stretch <= n; at += stretch) {
+      prefetch_stretch(at);
+      for (int64_t i = at; i < at + stretch - lanes; i += lanes) update(wide, i);
+      update(last, at + stretch - lanes);
+    }
+    for (; at + lanes <= n; at += lanes) update(wide, at);
+  } else {
+    for (; at + stretch <= n; at += stretch) {
+      prefetch_stretch(at);
 #pragma GCC ivdep  // operands never overlap
-    for (int64_t i = at; i < at + stretch; ++i) update(i);
+      for (int64_t i = at; i < at + stretch; ++i) update(step, i);
+    }
   }
 #pragma GCC ivdep
-  for (int64_t i = at; i < n; ++i) update(i);
+  for (; at < n; ++at) update(step, at);
 }
 
 using Sweep = void (*)(void* const*, int64_t, const Scalars&);

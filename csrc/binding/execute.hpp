@@ -28,11 +28,12 @@ bool admits(Plan& plan, Memory& memory);
 // Whether other Python threads may run while it is.
 bool takes_long(const Plan& plan);
 
-// What comes before anything is written. False if `clip` has skipped the step. `counted`: the host counts steps.
-bool look_at(Plan& plan, Memory& memory, Clip* clip, const Request& request, bool counted);
+// What comes before anything is written. False if the request's clip has skipped the step. `counted`: the host counts
+// steps.
+bool look_at(Plan& plan, Memory& memory, const Request& request, bool counted);
 
 // Updates everything.
-void run(const Plan& plan, Memory& memory, const Clip* clip, const Request& request);
+void run(const Plan& plan, Memory& memory, const Request& request);
 
 // Takes the norm of the gradients of a plan.
 void take_norm(const Plan& plan, Memory& memory, Clip& clip, const Request& request);

@@ -3,6 +3,7 @@
 
 #include "execute.hpp"
 #include "norm.hpp"
+#include "step.hpp"
 
 namespace onepass {
 namespace {
@@ -28,13 +29,14 @@ void take_norm(const Plan& plan, Memory&, Clip& clip, const Request&) {
   clip.coefficient = clip_coefficient(clip.max_norm, clip.norm);
 }
 
-bool look_at(Plan& plan, Memory& memory, Clip* clip, const Request& request, bool) {
-  if (clip == nullptr) return true;
-  take_norm(plan, memory, *clip, request);
-  if (!clip->skipped) plan.scale_gradients(clip->coefficient);
-  return !clip->skipped;
+bool look_at(Plan& plan, Memory& memory, const Request& request, bool) {
+  if (request.clip == nullptr) return true;
+  Clip& clip = *request.clip;
+  take_norm(plan, memory, clip, request);
+  if (!clip.skipped) plan.scale_gradients(clip.coefficient);
+  return !clip.skipped;
 }
 
-void run(const Plan& plan, Memory&, const Clip*, const Request&) { plan.run(isa()); }
+void run(const Plan& plan, Memory&, const Request&) { plan.run(isa()); }
 
 }  // namespace onepass

@@ -32,13 +32,13 @@ void take_norm(const Plan& plan, Memory& memory, Clip& clip, const Request& requ
   clip.skipped = found.skip != 0;
 }
 
-bool look_at(Plan& plan, Memory& memory, Clip* clip, const Request& request, bool counted) {
-  memory.engine->check(plan, with(clip, *request.order), counted);
+bool look_at(Plan& plan, Memory& memory, const Request& request, bool counted) {
+  memory.engine->check(plan, with(request.clip, *request.order), counted);
   return true;
 }
 
-void run(const Plan& plan, Memory& memory, const Clip* clip, const Request& request) {
-  memory.engine->step(plan, with(clip, *request.order));
+void run(const Plan& plan, Memory& memory, const Request& request) {
+  memory.engine->step(plan, with(request.clip, *request.order));
 }
 
 }  // namespace onepass

@@ -7,34 +7,15 @@
 #include <span>
 #include <vector>
 
+#include "group_view.hpp"
 #include "native.hpp"
 #include "plan.hpp"
 #include "reader.hpp"
+#include "remembered.hpp"
 
 namespace onepass {
 
 class Engine;
-
-// A parameter group as Python describes it: (params, rule, keys, counted, numbers, extras). See
-// python/onepass/_core.pyi.
-struct GroupView {
-  GroupView(Reader& reader, const pybind11::tuple& group);
-
-  pybind11::list params;
-  pybind11::tuple keys;        // of the states in state[parameter]
-  pybind11::tuple scale_keys;  // of the block scales, if the states are in 8 bits
-  PyObject* step_key;          // of the step count, or None
-  bool counts_on_device;       // that is where the step count is
-  PyObject* ema_key;           // or None
-  PyObject* master_key;        // or None
-  PyObject* anchor_key;        // or None; a parameter need not have one
-  Group numbers;
-
-  // How many tensors of state a parameter has at most.
-  size_t slots;
-  // Which ones: groups of the same kind keep the same tensors in the same order.
-  uint32_t kind;
-};
 
 // Where the step count of a parameter is kept: a tensor of one float or double.
 struct Count {
@@ -66,6 +47,7 @@ struct Memory {
   std::vector<PyObject*> tensors;  // of the parameters' states, valid while their dicts are unchanged
   uint64_t state_version = 0;      // of the dict of states at the end of the last step
   uint64_t disjoint = 0;           // fingerprint of a plan whose parameters do not share memory
+  Remembered groups;               // as they were when they were last described
   std::shared_ptr<Engine> engine;  // of the device that the parameters are on
 };
 

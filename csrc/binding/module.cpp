@@ -1,5 +1,6 @@
 // The Python face of the extension; python/onepass/_core.pyi describes it.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "augment.hpp"
 #include "dispatch.hpp"
@@ -49,11 +50,13 @@ PYBIND11_MODULE(_core, m) {
   m.def(
       "step",
       [](onepass::Reader& reader, onepass::Memory& memory, const py::list& groups, const py::dict& state, bool dry,
-         py::object clip, py::set first_steps, py::set first_averages, uint64_t seed, uint64_t draw) {
-        return onepass::step(reader, memory, groups, state, {dry, clip, first_steps, first_averages, seed, draw});
+         onepass::Clip* clip, const py::set& first_steps, const py::set& first_averages, uint64_t seed, uint64_t draw) {
+        return onepass::step(reader, memory, groups, state, {dry, clip, &first_steps, &first_averages, seed, draw});
       },
       "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a, "first_averages"_a, "seed"_a,
       "draw"_a);
+  m.def("remember", &onepass::remember, "reader"_a, "memory"_a, "groups"_a, "described"_a);
+  m.def("repeat", &onepass::repeat, "reader"_a, "memory"_a, "groups"_a, "state"_a);
   m.def(
       "measure",
       [](onepass::Reader& reader, const py::list& params, onepass::Clip& clip) {

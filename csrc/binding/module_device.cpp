@@ -1,5 +1,6 @@
 // The Python face of the extension for a device; python/onepass/_cuda.pyi describes it.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "cuda/engine.hpp"
 #include "step.hpp"
@@ -73,20 +74,20 @@ Order order_for(Reader& reader, int device, uintptr_t stream, const py::object& 
   return order;
 }
 
-py::object do_step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, bool dry,
-                   py::object clip, py::set first_steps, py::set first_averages, uint64_t seed, int64_t applied,
-                   int device, uintptr_t stream, const py::object& grad_scale, const py::object& found_inf,
-                   bool count) {
+std::optional<Trouble> do_step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, bool dry,
+                               Clip* clip, const py::set& first_steps, const py::set& first_averages, uint64_t seed,
+                               int64_t applied, int device, uintptr_t stream, const py::object& grad_scale,
+                               const py::object& found_inf, bool count) {
   const Order order = order_for(reader, device, stream, grad_scale, found_inf, applied, count);
-  return step(reader, memory, groups, state,
-              {dry, std::move(clip), std::move(first_steps), std::move(first_averages), seed,
-               static_cast<uint64_t>(applied), place_of(device), &order});
+  return step(
+      reader, memory, groups, state,
+      {dry, clip, &first_steps, &first_averages, seed, static_cast<uint64_t>(applied), place_of(device), &order});
 }
 
 void do_measure(Reader& reader, Memory& memory, const py::list& params, Clip& clip, int device, uintptr_t stream,
                 const py::object& grad_scale, const py::object& found_inf) {
   const Order order = order_for(reader, device, stream, grad_scale, found_inf, 0, false);
-  measure(reader, memory, params, clip, {true, {}, {}, {}, 0, 0, place_of(device), &order});
+  measure(reader, memory, params, clip, {.device = place_of(device), .order = &order});
 }
 
 py::object outcome(Memory& memory, int device, uintptr_t stream) {

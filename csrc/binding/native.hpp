@@ -70,7 +70,10 @@ class Native {
     for (int line = 0; line < 3; ++line) onepass::prefetch(start + 64 * line);
   }
   void prefetch_storage(Tensor tensor) const {
-    if (knows_places()) onepass::prefetch(storage(tensor));
+    if (!knows_places()) return;
+    const char* const start = static_cast<const char*>(storage(tensor));
+    onepass::prefetch(start + places_.data_in_storage);
+    onepass::prefetch(start + places_.flags_in_storage);
   }
 
  private:

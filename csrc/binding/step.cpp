@@ -23,11 +23,18 @@ struct Changed {
 
 // The lists of one step. They are kept by the thread so that a step allocates nothing once they have grown.
 struct Scratch {
+  std::vector<GroupView> groups;
   Plan plan;
   std::vector<Changed> changed;
   std::vector<py::object> gradients;  // keeps them alive while the kernels run
 
   void clear() {
+    groups.clear();
+    forget();
+  }
+
+  // What was read of the groups.
+  void forget() {
     plan.clear();
     changed.clear();
     gradients.clear();
@@ -86,46 +93,45 @@ void without_gil(const Scratch& scratch, const Native* native, const Work& work)
 }
 
 // Whether a parameter stands in the group twice.
-bool has_duplicates(const py::list& params) {
+bool has_duplicates(const GroupView& group) {
   std::unordered_set<PyObject*> all;
-  for (const py::handle parameter : params) {
-    if (!all.insert(parameter.ptr()).second) return true;
+  for (size_t i = 0; i < group.size(); ++i) {
+    if (!all.insert(group.at(i)).second) return true;
   }
   return false;
 }
 
-bool contains(const py::set& pairs, size_t group, size_t i) {
-  return !pairs.empty() && pairs.contains(py::make_tuple(group, i));
+bool contains(const py::set* pairs, size_t group, size_t i) {
+  return pairs != nullptr && !pairs->empty() && pairs->contains(py::make_tuple(group, i));
 }
 
 // Reads all groups into the plan.
-void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& groups, const py::dict& state,
-            const Request& request, Trouble& trouble) {
+void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::dict& state, const Request& request,
+            Trouble& trouble) {
   Gatherer gatherer(reader, memory, state.ptr(), request.device);
   size_t first = 0, place = 0;  // of the group's first parameter in the memory
 
-  for (size_t g = 0; g < groups.size(); ++g) {
-    GroupView group(reader, groups[g].cast<py::tuple>());
+  for (size_t g = 0; g < scratch.groups.size(); ++g) {
+    GroupView& group = scratch.groups[g];
     group.numbers.seed = request.seed;
     group.numbers.draw = request.draw;
     scratch.plan.begin_group(group.numbers);
-    const size_t size = group.params.size();
+    const size_t size = group.size();
     if (memory.entries.size() < first + size) memory.entries.resize(first + size);
     if (memory.tensors.size() < place + size * group.slots) memory.tensors.resize(place + size * group.slots);
     bool covered = true, known = true;  // parameters that were all different in the last step still are
 
-    for (size_t i = 0; covered && i < std::min(size, group.params.size()); ++i) {
-      const auto at = [&](size_t index) { return PyList_GET_ITEM(group.params.ptr(), static_cast<Py_ssize_t>(index)); };
+    for (size_t i = 0; covered && i < std::min(size, group.size()); ++i) {
       const auto place_of = [&](size_t index) { return place + index * group.slots; };
       if (reader.native() != nullptr) {
         constexpr size_t far = 8, near = 4, next = 2;
-        const size_t now = std::min(size, group.params.size());  // reading may run Python
+        const size_t now = std::min(size, group.size());  // reading may run Python
         const size_t a = i + far, b = i + near, c = i + next;
-        if (a < now) gatherer.prefetch_objects(group, at(a), memory.entries[first + a], place_of(a));
-        if (b < now) gatherer.prefetch_tensors(group, at(b), memory.entries[first + b], place_of(b));
-        if (c < now) gatherer.prefetch_storages(group, at(c), memory.entries[first + c], place_of(c));
+        if (a < now) gatherer.prefetch_objects(group, group.at(a), memory.entries[first + a], place_of(a));
+        if (b < now) gatherer.prefetch_tensors(group, group.at(b), memory.entries[first + b], place_of(b));
+        if (c < now) gatherer.prefetch_storages(group, group.at(c), memory.entries[first + c], place_of(c));
       }
-      PyObject* const parameter = at(i);
+      PyObject* const parameter = group.at(i);
       Memory::Entry& entry = memory.entries[first + i];
       known = known && entry.parameter == parameter;
       const Found found = gatherer.read(group, parameter, entry, place_of(i));
@@ -139,10 +145,10 @@ void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& gr
           covered = false;
           continue;
         case Found::repair:
-          trouble.repair.append(py::make_tuple(g, i));
+          trouble.repair.emplace_back(g, i);
           continue;
         case Found::invalid:
-          trouble.invalid.append(py::make_tuple(g, i));
+          trouble.invalid.emplace_back(g, i);
           continue;
       }
       StepNumber t = contains(request.first_steps, g, i) ? 1 : 2;
@@ -156,11 +162,11 @@ void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::list& gr
       scratch.changed.push_back({parameter, gatherer.native_gradient, gatherer.step, t.known});
       if (gatherer.gradient) scratch.gradients.push_back(std::move(gatherer.gradient));
     }
-    if (!known && has_duplicates(group.params)) {  // torch steps them one after the other
+    if (!known && has_duplicates(group)) {  // torch steps them one after the other
       memory.entries[first].parameter = nullptr;
       covered = false;
     }
-    if (!covered) trouble.uncovered.append(g);
+    if (!covered) trouble.uncovered.push_back(g);
     first += size;
     place += size * group.slots;
   }
@@ -184,6 +190,29 @@ bool has_counts(const std::vector<Changed>& changed) {
   return std::any_of(changed.begin(), changed.end(), [](const Changed& one) { return one.count.data != nullptr; });
 }
 
+// Reads everything once. False if Python code was run meanwhile: it may have changed what had been read.
+bool look(Scratch& scratch, Reader& reader, Memory& memory, const py::dict& state, const Request& request,
+          Trouble& trouble) {
+  scratch.forget();
+  Reader::clear();
+  gather(scratch, reader, memory, state, request, trouble);
+  if (reader.has_run_python()) return false;
+  memory.state_version = version_of(state.ptr());
+  if (!trouble.any() && !admits(scratch.plan, memory)) {
+    for (size_t g = 0; g < scratch.groups.size(); ++g) trouble.uncovered.push_back(g);
+  }
+  return true;
+}
+
+void apply(Scratch& scratch, Reader& reader, Memory& memory, const Request& request) {
+  const Native* const native = reader.native();
+  bool applies = false;
+  without_gil(scratch, native, [&] { applies = look_at(scratch.plan, memory, request, has_counts(scratch.changed)); });
+  if (!applies) return;
+  announce(scratch.changed, native);
+  without_gil(scratch, native, [&] { run(scratch.plan, memory, request); });
+}
+
 }  // namespace
 
 void meet_threads_of_torch() {
@@ -193,30 +222,34 @@ void meet_threads_of_torch() {
   met = true;
 }
 
-py::object step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, const Request& request) {
+std::optional<Trouble> step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state,
+                            const Request& request) {
   meet_threads_of_torch();
   Borrowed scratch;
   std::optional<Trouble> trouble;
   do {
-    scratch->clear();
-    Reader::clear();
-    gather(*scratch, reader, memory, groups, state, request, trouble.emplace());
-  } while (reader.has_run_python());
-  memory.state_version = version_of(state.ptr());
-  if (!trouble->any() && !admits(scratch->plan, memory)) {
-    for (size_t g = 0; g < groups.size(); ++g) trouble->uncovered.append(g);
-  }
-  if (trouble->any()) return py::cast(*trouble);
-  if (request.dry) return py::none();
+    scratch->groups.clear();
+    for (const py::handle group : groups) scratch->groups.emplace_back(reader, group.cast<py::tuple>());
+  } while (!look(*scratch, reader, memory, state, request, trouble.emplace()));
+  if (trouble->any()) return trouble;
+  if (!request.dry) apply(*scratch, reader, memory, request);
+  return std::nullopt;
+}
 
-  Clip* const clip = request.clip.is_none() ? nullptr : request.clip.cast<Clip*>();
-  bool applies = false;
-  const auto look = [&] { applies = look_at(scratch->plan, memory, clip, request, has_counts(scratch->changed)); };
-  without_gil(*scratch, reader.native(), look);
-  if (!applies) return py::none();
-  announce(scratch->changed, reader.native());
-  without_gil(*scratch, reader.native(), [&] { run(scratch->plan, memory, clip, request); });
-  return py::none();
+void remember(Reader& reader, Memory& memory, const py::list& groups, const py::list& described) {
+  std::vector<GroupView> views;
+  for (const py::handle group : described) views.emplace_back(reader, group.cast<py::tuple>());
+  memory.groups.take(groups, std::move(views));
+}
+
+bool repeat(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state) {
+  meet_threads_of_torch();
+  Borrowed scratch;
+  if (!memory.groups.match(groups, scratch->groups)) return false;
+  Trouble trouble;
+  if (!look(*scratch, reader, memory, state, {}, trouble) || trouble.any()) return false;
+  apply(*scratch, reader, memory, {});
+  return true;
 }
 
 void quantise_state(Reader& reader, py::handle values, py::handle codes, py::handle scales, int kind, bool back) {

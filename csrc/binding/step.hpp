@@ -3,37 +3,50 @@
 
 #include <pybind11/pybind11.h>
 
+#include <optional>
+#include <utility>
+#include <vector>
+
 #include "execute.hpp"
 #include "gather.hpp"
 
 namespace onepass {
 
-// Why a step was not done: nothing has been written. Pairs are (group, index in the group).
+// Why a step was not done: nothing has been written.
 struct Trouble {
-  pybind11::list uncovered;  // numbers of groups that hold something the kernels do not cover
-  pybind11::list repair;     // pairs whose state is missing or cannot be used as it is
-  pybind11::list invalid;    // pairs whose parameter and gradient do not fit together or have no memory
+  using Pairs = std::vector<std::pair<size_t, size_t>>;  // (group, index in the group)
+
+  std::vector<size_t> uncovered;  // numbers of groups that hold something the kernels do not cover
+  Pairs repair;                   // whose state is missing or cannot be used as it is
+  Pairs invalid;                  // whose parameter and gradient do not fit together or have no memory
 
   bool any() const { return !uncovered.empty() || !repair.empty() || !invalid.empty(); }
 };
 
 // What a step is about, apart from the groups.
 struct Request {
-  bool dry;                      // only look: write nothing in any case
-  pybind11::object clip;         // a Clip or None
-  pybind11::set first_steps;     // pairs that keep no "step" and whose first step this is
-  pybind11::set first_averages;  // pairs whose average starts
-  uint64_t seed, draw;           // of stochastic rounding
-  int device = on_host;          // where the tensors are
-  const Order* order = nullptr;  // what the device is asked for, if there is one
+  bool dry = false;                               // only look: write nothing in any case
+  Clip* clip = nullptr;                           // or null
+  const pybind11::set* first_steps = nullptr;     // pairs that keep no "step" and whose first step this is, or null
+  const pybind11::set* first_averages = nullptr;  // pairs whose average starts, or null
+  uint64_t seed = 0, draw = 0;                    // of stochastic rounding
+  int device = on_host;                           // where the tensors are
+  const Order* order = nullptr;                   // what the device is asked for, if there is one
 };
 
 // Has torch.set_num_threads hold in the calling thread, too.
 void meet_threads_of_torch();
 
-// Does one step for all groups. Returns None, or a Trouble.
-pybind11::object step(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state,
-                      const Request& request);
+// Does one step for all groups, or nothing, and says why.
+std::optional<Trouble> step(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state,
+                            const Request& request);
+
+// Remembers dicts of groups and what they were described as, for `repeat`.
+void remember(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::list& described);
+
+// Does one step for all groups if their dicts are as they were when they were remembered and nothing is out of the
+// ordinary. False if not; nothing has been written then.
+bool repeat(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state);
 
 // Writes `values` (float32) in 8 bits into `codes` and `scales`, or back. The memory of values and codes runs in step;
 // `kind` is a StateKind.

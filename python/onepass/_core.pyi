@@ -92,6 +92,25 @@ def step(
     random numbers of stochastic rounding.
     """
 
+def remember(
+    reader: Reader,
+    memory: Memory,
+    groups: list[dict[str, Any]],
+    described: list[tuple[Any, ...]],
+) -> None:
+    """Remember what parameter groups, as dicts, were described as for `step`.
+
+    Nothing is remembered if a value of theirs might change and still be the same object, as a tensor or a list does.
+    """
+
+def repeat(
+    reader: Reader, memory: Memory, groups: list[dict[str, Any]], state: dict[torch.Tensor, Any]
+) -> bool:
+    """Do one step for all groups if their values are those that were remembered and nothing is out of the ordinary.
+
+    Return False if not; nothing has been written then.
+    """
+
 class Stream:
     """The streaming limit: reads and writes what a step would, in the same chunks, and changes nothing.
 

@@ -24,7 +24,7 @@ from onepass.optim.care import step_with_care
 from onepass.optim.devices import CPU, Memory
 from onepass.optim.reading import READER
 from onepass.optim.report import Last, Report, nonfinite_names
-from onepass.optim.work import PLACE, Group, Rule, describe
+from onepass.optim.work import PLACE, Group, Rule, describe, is_settled
 
 _NONE: set[tuple[int, int]] = set()
 _APPLIED: Last = (True, None, None, [])
@@ -128,8 +128,17 @@ class OnePass(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         own = self.__dict__
+        scaled = "found_inf" in own or "grad_scale" in own
+        if (
+            not scaled
+            and not devices.seen
+            and _core.repeat(READER, self._memory, self.param_groups, self.state)
+        ):
+            self.steps_applied += 1
+            self._last = _APPLIED
+            return loss
         unscale: float | None = 1.0
-        if "found_inf" in own or "grad_scale" in own:
+        if scaled:
             self._scaler = launch.scaler_of(self)
             unscale = 1.0 if self._scaler else self._read_scaler()
         elif self._scaler is not None:
@@ -209,7 +218,10 @@ class OnePass(Optimizer):
         foreign = {
             i for i, group in enumerate(groups) if group["differentiable"] and self.trains(group)
         }
-        if foreign or self.run(work, clip) is not None:
+        if not foreign and self.run(work, clip) is None:
+            if unscale == 1.0 and not devices.seen and all(map(is_settled, groups)):
+                _core.remember(READER, self._memory, groups, work)
+        else:
             if any(group[PLACE] != CPU for group in work):
                 launch.refuse_capture()
             if self._scaler:  # there is time to wait for it

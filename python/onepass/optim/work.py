@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onepass import _core
-from onepass.optim import devices, scheduled, states
+from onepass.optim import devices, options, scheduled, states
 
 if TYPE_CHECKING:
     from onepass.optim.base import OnePass
@@ -100,6 +100,17 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
         )
         keys = tuple(map(states.code_key, keys)) if quantised else keys
     return params, number, keys, counted, numbers, extras, place
+
+
+def is_settled(group: Group) -> bool:
+    """Return whether the next step finds a group as it is described now, unless one of its values changes."""
+    return not (
+        scheduled.KEY in group
+        or options.needs_count(group)
+        or "anchor_decay" in group
+        or "max_grad_norm" in group
+        or "skip_nonfinite" in group
+    )
 
 
 def _left_there(number: Any, place: int) -> Any:
