@@ -17,9 +17,10 @@ using namespace pybind11::literals;
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "onepass: the compiled core";
+  // Classes are local to this module: the extension for devices has its own of the same names.
   onepass::isa();  // an impossible ONEPASS_CPU fails here, at import
 
-  py::class_<onepass::Reader>(m, "Reader")
+  py::class_<onepass::Reader>(m, "Reader", py::module_local())
       .def(py::init<py::tuple, py::function, py::tuple, bool, bool>(), py::kw_only(), "tensor_types"_a, "is_plain"_a,
            "dtypes"_a, "use_dlpack"_a, "use_native"_a)
       .def_property_readonly("uses_native", [](const onepass::Reader& reader) { return reader.native() != nullptr; })
@@ -28,9 +29,9 @@ PYBIND11_MODULE(_core, m) {
           [](const onepass::Reader& reader) { return reader.native() != nullptr && reader.native()->knows_places(); })
       .def_property_readonly("uses_dlpack", &onepass::Reader::uses_dlpack);
 
-  py::class_<onepass::Memory>(m, "Memory").def(py::init());
+  py::class_<onepass::Memory>(m, "Memory", py::module_local()).def(py::init());
 
-  py::class_<onepass::Clip>(m, "Clip")
+  py::class_<onepass::Clip>(m, "Clip", py::module_local())
       .def(py::init([](double max_norm, bool skip_nonfinite, double unscale) {
              return onepass::Clip{max_norm, skip_nonfinite, unscale};
            }),
@@ -42,7 +43,7 @@ PYBIND11_MODULE(_core, m) {
       .def_readwrite("coefficient", &onepass::Clip::coefficient)
       .def_readwrite("skipped", &onepass::Clip::skipped);
 
-  py::class_<onepass::Trouble>(m, "Trouble")
+  py::class_<onepass::Trouble>(m, "Trouble", py::module_local())
       .def_readonly("uncovered", &onepass::Trouble::uncovered)
       .def_readonly("repair", &onepass::Trouble::repair)
       .def_readonly("invalid", &onepass::Trouble::invalid);
@@ -74,7 +75,7 @@ PYBIND11_MODULE(_core, m) {
       "program"_a, "steps"_a);
   m.def("use_huge_pages", &onepass::use_huge_pages, "address"_a, "bytes"_a);
 
-  py::class_<onepass::Stream>(m, "Stream")
+  py::class_<onepass::Stream>(m, "Stream", py::module_local())
       .def(py::init<onepass::Reader&, const py::list&>(), "reader"_a, "tensors"_a)
       .def("run", &onepass::Stream::run);
 

@@ -129,11 +129,7 @@ class OnePass(Optimizer):
                 loss = closure()
         own = self.__dict__
         scaled = "found_inf" in own or "grad_scale" in own
-        if (
-            not scaled
-            and not devices.seen
-            and _core.repeat(READER, self._memory, self.param_groups, self.state)
-        ):
+        if not scaled and _core.repeat(READER, self._memory, self.param_groups, self.state):
             self.steps_applied += 1
             self._last = _APPLIED
             return loss
@@ -219,7 +215,7 @@ class OnePass(Optimizer):
             i for i, group in enumerate(groups) if group["differentiable"] and self.trains(group)
         }
         if not foreign and self.run(work, clip) is None:
-            if unscale == 1.0 and not devices.seen and all(map(is_settled, groups)):
+            if unscale == 1.0 and all(map(is_settled, groups, work)):
                 _core.remember(READER, self._memory, groups, work)
         else:
             if any(group[PLACE] != CPU for group in work):

@@ -102,9 +102,9 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
     return params, number, keys, counted, numbers, extras, place
 
 
-def is_settled(group: Group) -> bool:
-    """Return whether the next step finds a group as it is described now, unless one of its values changes."""
-    return not (
+def is_settled(group: Group, described: tuple[Any, ...]) -> bool:
+    """Return whether the next step will describe a group in the same way, unless one of its values changes."""
+    return described[PLACE] == devices.CPU and not (
         scheduled.KEY in group
         or options.needs_count(group)
         or "anchor_decay" in group

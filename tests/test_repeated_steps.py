@@ -1,0 +1,293 @@
+"""A step that finds its parameter groups as they were takes a shorter way: whatever has changed is seen."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import onepass
+from onepass import schedule
+from onepass.optim import base
+from tests import cases, tolerances
+from tests.cases import Case
+from tests.helpers import EMULATED, assert_same, gradients, parameters, twin
+
+SHAPES = [(5, 7), (70,), (2, 3), (33,)]
+
+pytestmark = pytest.mark.skipif(EMULATED, reason="steps on a device are described each time")
+
+
+def settled(case: Case, **more: Any) -> tuple[list[Any], list[Any], Any, Any]:
+    """Return our and torch's parameters and optimizers, in two groups, after some steps that were all alike."""
+    ours = parameters(SHAPES)
+    theirs = twin(ours)
+    optimizers = [
+        make([{"params": params[:2]}, {"params": params[2:], "lr": 0.03}], **more)
+        for make, params in ((case.ours, ours), (case.torchs, theirs))
+    ]
+    for _ in range(4):
+        gradients(ours, theirs)
+        for optimizer in optimizers:
+            optimizer.step()
+    return ours, theirs, *optimizers
+
+
+class Described:
+    """Counts how often parameter groups are described."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        true = base.describe
+
+        def describe(*arguments: Any) -> Any:
+            self.count += 1
+            return true(*arguments)
+
+        monkeypatch.setattr(base, "describe", describe)
+
+
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> Described:
+    return Described(monkeypatch)
+
+
+@cases.all_cases
+def test_groups_are_described_once(case: Case, described: Described) -> None:
+    ours, theirs, optimizer, torchs = settled(case)
+    before = described.count
+    for _ in range(3):
+        gradients(ours, theirs)
+        optimizer.step()
+        torchs.step()
+    assert described.count == before
+    assert optimizer.report.steps_applied == 7
+    assert_same(optimizer, torchs, **tolerances.accumulated(7))
+
+
+def _append(optimizer: Any) -> None:
+    p = torch.nn.Parameter(torch.linspace(-1, 1, 11))
+    p.grad = torch.full_like(p, 0.25)
+    optimizer.param_groups[0]["params"].append(p)
+
+
+def _add_group(optimizer: Any) -> None:
+    p = torch.nn.Parameter(torch.linspace(-1, 1, 11))
+    p.grad = torch.full_like(p, 0.25)
+    optimizer.add_param_group({"params": [p], "lr": 0.5})
+
+
+def _swap_groups(optimizer: Any) -> None:
+    optimizer.param_groups.reverse()
+
+
+def _new_lists(optimizer: Any) -> None:
+    first, second = optimizer.param_groups
+    first["params"], second["params"] = list(second["params"]), list(first["params"])
+
+
+def _new_dicts(optimizer: Any) -> None:
+    optimizer.param_groups[:] = [dict(group) for group in optimizer.param_groups]
+    optimizer.param_groups[0]["lr"] = 0.2
+
+
+def _without_state(optimizer: Any) -> None:
+    optimizer.state.pop(optimizer.param_groups[0]["params"][0], None)
+
+
+def _without_gradient(optimizer: Any) -> None:
+    optimizer.param_groups[1]["params"][0].grad = None
+
+
+def _double(optimizer: Any) -> None:
+    p = optimizer.param_groups[0]["params"][1]
+    gradient, p.grad = p.grad, None
+    p.data = p.data.double()
+    p.grad = gradient.double()
+
+
+def _data(optimizer: Any) -> None:
+    p = optimizer.param_groups[0]["params"][1]
+    p.data = torch.ones_like(p)
+
+
+def _in_group(name: str, value: Any) -> Callable[[Any], None]:
+    def change(optimizer: Any) -> None:
+        optimizer.param_groups[1][name] = value
+
+    return change
+
+
+CHANGES = {
+    "lr": _in_group("lr", 0.5),
+    "lr of an int": _in_group("lr", 1),
+    "lr tensor": _in_group("lr", torch.tensor(0.125)),
+    "weight_decay": _in_group("weight_decay", 0.3),
+    "maximize": _in_group("maximize", True),
+    "differentiable": _in_group("differentiable", False),
+    "a key of the user's": _in_group("note", ["anything"]),
+    "parameter": _append,
+    "group": _add_group,
+    "order of the groups": _swap_groups,
+    "lists": _new_lists,
+    "dicts": _new_dicts,
+    "gradient": _without_gradient,
+    "data": _data,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@cases.rules
+def test_change_between_steps(case: Case, change: Callable[[Any], None]) -> None:
+    ours, theirs, optimizer, torchs = settled(case)
+    gradients(ours, theirs)
+    for each in (optimizer, torchs):
+        change(each)
+    for _ in range(3):
+        optimizer.step()
+        torchs.step()
+    assert_same(optimizer, torchs, **tolerances.accumulated(8))
+
+
+@cases.rules
+def test_lost_state_starts_anew(case: Case) -> None:
+    ours, theirs, optimizer, torchs = settled(case)
+    if case.name == "Adagrad":  # torch's makes its state with the parameters
+        return
+    gradients(ours, theirs)
+    for each in (optimizer, torchs):
+        _without_state(each)
+        each.step()
+    assert_same(optimizer, torchs, **tolerances.accumulated(5))
+
+
+@cases.rules
+def test_another_dtype(case: Case) -> None:
+    """The parameter's next step is in double, from its state in float."""
+    ours, _, optimizer, _ = settled(case)
+    gradients(ours)
+    _double(optimizer)
+    optimizer.step()
+    assert ours[1].dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay"])
+def test_number_that_is_a_tensor(name: str) -> None:
+    """The same object, another number."""
+    case = Case("sgd", "SGD", {"lr": 0.1})
+    ours, theirs, optimizer, torchs = settled(case)
+    for value in (0.25, 0.0625):
+        for each in (optimizer, torchs):
+            number = each.param_groups[0][name]
+            if isinstance(number, torch.Tensor):
+                number.fill_(value)
+            else:
+                each.param_groups[0][name] = torch.tensor(value)
+        for _ in range(3):
+            gradients(ours, theirs)
+            optimizer.step()
+            torchs.step()
+    assert_same(optimizer, torchs, **tolerances.accumulated(10))
+
+
+def test_betas_in_a_list() -> None:
+    case = Case("adamw", "AdamW", {"lr": 0.02})
+    ours, theirs, optimizer, torchs = settled(case)
+    for beta in (0.9, 0.5, 0.25):
+        for each in (optimizer, torchs):
+            betas = each.param_groups[0]["betas"]
+            if isinstance(betas, list):
+                betas[0] = beta
+            else:
+                each.param_groups[0]["betas"] = [beta, 0.999]
+        gradients(ours, theirs)
+        optimizer.step()
+        torchs.step()
+    assert_same(optimizer, torchs, **tolerances.accumulated(7))
+
+
+def _schedule(optimizer: Any) -> None:
+    optimizer.param_groups[0]["lr"] = schedule.Exponential(0.25, gamma=0.5)
+
+
+OPTIONS: dict[str, Callable[[Any], None]] = {
+    "max_grad_norm": lambda optimizer: [
+        group.update(max_grad_norm=1e-3) for group in optimizer.param_groups
+    ],
+    "l1_decay": _in_group("l1_decay", 0.5),
+    "ema_decay": _in_group("ema_decay", 0.5),
+    "train_from": _in_group("train_from", 100),
+    "state_dtype": _in_group("state_dtype", "8bit"),
+    "schedule": _schedule,
+}
+
+
+@pytest.mark.parametrize("change", OPTIONS.values(), ids=OPTIONS.keys())
+@cases.rules
+def test_option_between_steps(case: Case, change: Callable[[Any], None]) -> None:
+    """As if the optimizer had been made anew, with its state and the option."""
+    ours, _, optimizer, _ = settled(case)
+    others = twin(ours)
+    other = case.ours([{"params": others[:2]}, {"params": others[2:], "lr": 0.03}])
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    other.steps_applied = optimizer.steps_applied  # which no checkpoint of SGD holds
+    for each in (optimizer, other):
+        change(each)
+    for _ in range(3):
+        gradients(ours, others)
+        optimizer.step()
+        other.step()
+    for p, q in zip(ours, others, strict=True):
+        tolerances.exact(p, q)
+
+
+def test_closure_hooks_and_scaler() -> None:
+    """What surrounds a step is done however short its way is."""
+    case = Case("adamw", "AdamW", {"lr": 0.02})
+    ours, theirs, optimizer, torchs = settled(case)
+    seen = []
+    handle = optimizer.register_step_post_hook(lambda *_: seen.append("hook"))
+    gradients(ours, theirs)
+    assert optimizer.step(lambda: 3.0) == 3.0
+    torchs.step()
+    handle.remove()
+    assert seen == ["hook"]
+    optimizer.found_inf = torch.tensor(1.0)
+    optimizer.step()
+    assert optimizer.report.applied is False
+    del optimizer.found_inf
+    optimizer.step()
+    torchs.step()
+    assert (optimizer.report.applied, optimizer.report.steps_skipped) == (True, 1)
+    assert_same(optimizer, torchs, **tolerances.accumulated(6))
+
+
+def test_error_leaves_everything() -> None:
+    case = Case("adamw", "AdamW", {"lr": 0.02})
+    ours, _, optimizer, _ = settled(case)
+    gradients(ours)
+    ours[3].data = torch.zeros(7)
+    before = [p.detach().clone() for p in ours]
+    with pytest.raises(RuntimeError, match="parameter 1 of group 1"):
+        optimizer.step()
+    for p, value in zip(ours, before, strict=True):
+        tolerances.exact(p, value)
+    assert optimizer.report.steps_applied == 4
+
+
+def test_optimizer_in_its_parameters_hook_is_collected() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = onepass.AdamW([p])
+    p.register_post_accumulate_grad_hook(lambda _: optimizer.step())
+    for _ in range(4):
+        p.sum().backward()
+    assert optimizer.report.steps_applied == 4
+    gone = weakref.ref(optimizer)
+    del p, optimizer
+    gc.collect()
+    assert gone() is None
