@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import onepass
-from onepass import schedule
-from onepass.optim import base
+from onepass import _core, schedule
+from onepass.optim import base, work
 from tests import cases, tolerances
 from tests.cases import Case
 from tests.helpers import EMULATED, assert_same, gradients, parameters, twin
@@ -43,11 +45,10 @@ class Described:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        true = base.describe
 
         def describe(*arguments: Any) -> Any:
             self.count += 1
-            return true(*arguments)
+            return work.describe(*arguments)
 
         monkeypatch.setattr(base, "describe", describe)
 
@@ -215,7 +216,7 @@ def _schedule(optimizer: Any) -> None:
     optimizer.param_groups[0]["lr"] = schedule.Exponential(0.25, gamma=0.5)
 
 
-OPTIONS: dict[str, Callable[[Any], None]] = {
+OPTIONS: dict[str, Callable[[Any], Any]] = {
     "max_grad_norm": lambda optimizer: [
         group.update(max_grad_norm=1e-3) for group in optimizer.param_groups
     ],
@@ -244,6 +245,104 @@ def test_option_between_steps(case: Case, change: Callable[[Any], None]) -> None
         other.step()
     for p, q in zip(ours, others, strict=True):
         tolerances.exact(p, q)
+
+
+NUMBERS = {
+    "lr": st.sampled_from([0.01, 0.05, 0.3, 1]),
+    "weight_decay": st.sampled_from([0.0, 0.1, 0.25]),
+    "l1_decay": st.sampled_from([0.0, 0.01]),
+    "l1_mode": st.sampled_from(["proximal", "subgradient"]),
+    "maximize": st.booleans(),
+    "ema_decay": st.sampled_from([None, 0.5, 0.9]),
+    "max_grad_norm": st.sampled_from([None, 0.5]),
+    "skip_nonfinite": st.booleans(),
+    "max_grad_value": st.sampled_from([None, 0.5]),
+    "state_dtype": st.sampled_from([None, torch.bfloat16, "8bit"]),
+    "train_from": st.sampled_from([0, 3]),
+}
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Options to begin with, and what is written into the groups before each step."""
+    names = st.sampled_from(sorted(NUMBERS))
+    first = {name: draw(NUMBERS[name]) for name in draw(st.lists(names, max_size=3, unique=True))}
+    if draw(st.booleans()):
+        first["lr"] = schedule.Exponential(0.25, gamma=0.5).warmup(3)
+    changes = []
+    for _ in range(draw(st.integers(4, 12))):
+        changed = draw(st.lists(names, max_size=1))
+        changes.append({name: draw(NUMBERS[name]) for name in changed})
+    return first, changes
+
+
+@settings(max_examples=150)
+@given(life=lives(), case=st.sampled_from(cases.RULES))
+def test_a_memory_changes_nothing(life: Any, case: Case) -> None:
+    """An optimizer that forgets between steps what it remembers does the same, to the bit."""
+    first, changes = life
+    torch.manual_seed(3)
+    ours = parameters(SHAPES, torch.bfloat16)
+    others = twin(ours)
+    optimizer, forgetful = (case.ours(params, **first) for params in (ours, others))
+    for number, change in enumerate(changes):
+        gradients(ours, others)
+        if number % 5 == 4:
+            for params in (ours, others):
+                params[0].grad.view(-1)[0] = torch.nan  # type: ignore[union-attr]
+        for each in (optimizer, forgetful):
+            for group in each.param_groups:
+                group.update(change)
+        forgetful._memory = _core.Memory()
+        optimizer.step()
+        forgetful.step()
+        for p, q in zip(ours, others, strict=True):
+            tolerances.exact(p, q)
+            assert optimizer.state[p].keys() == forgetful.state[q].keys()
+        assert repr(optimizer.report) == repr(forgetful.report)  # NaN is NaN here
+        for a, b in zip(optimizer.param_groups, forgetful.param_groups, strict=True):
+            assert {**a, "params": 0} == {**b, "params": 0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": schedule.Cosine(0.1, 100)},
+        {"lr": schedule.Cosine(0.1, 100), "weight_decay": schedule.Linear(0.1, 50)},
+        {"max_grad_norm": 0.5},
+        {"skip_nonfinite": True},
+        {"state_dtype": "8bit"},
+        {"ema_decay": 0.9, "l1_decay": 0.01},
+        {"train_from": 1},
+    ],
+    ids=str,
+)
+def test_options_are_described_once(options: dict[str, Any], described: Described) -> None:
+    case = Case("adamw", "AdamW", {"lr": 0.02})
+    ours = parameters(SHAPES)
+    optimizer = case.ours(ours, **options)
+    for step in range(9):
+        gradients(ours)
+        optimizer.step()
+        if step == 5:
+            before = described.count
+    assert described.count == before
+    assert optimizer.report.steps_applied == 9
+
+
+def test_other_learning_rates_are_not_described(described: Described) -> None:
+    """Numbers that a scheduler writes are only read."""
+    case = Case("adamw", "AdamW", {"lr": 0.02})
+    ours, theirs, optimizer, torchs = settled(case)
+    before = described.count
+    schedulers = [torch.optim.lr_scheduler.ExponentialLR(e, 0.7) for e in (optimizer, torchs)]
+    for _ in range(6):
+        gradients(ours, theirs)
+        for each, its in zip((optimizer, torchs), schedulers, strict=True):
+            each.step()
+            its.step()
+    assert described.count <= before + 4  # both groups have got initial_lr
+    assert_same(optimizer, torchs, **tolerances.accumulated(10))
 
 
 def test_closure_hooks_and_scaler() -> None:
@@ -283,9 +382,9 @@ def test_error_leaves_everything() -> None:
 def test_optimizer_in_its_parameters_hook_is_collected() -> None:
     p = torch.nn.Parameter(torch.ones(3))
     optimizer = onepass.AdamW([p])
-    p.register_post_accumulate_grad_hook(lambda _: optimizer.step())
+    p.register_post_accumulate_grad_hook(lambda _: optimizer.step())  # type: ignore[no-untyped-call]
     for _ in range(4):
-        p.sum().backward()
+        p.sum().backward()  # type: ignore[no-untyped-call]
     assert optimizer.report.steps_applied == 4
     gone = weakref.ref(optimizer)
     del p, optimizer

@@ -48,6 +48,7 @@ struct Memory {
   uint64_t state_version = 0;      // of the dict of states at the end of the last step
   uint64_t disjoint = 0;           // fingerprint of a plan whose parameters do not share memory
   Remembered groups;               // as they were when they were last described
+  Steadiness steadiness;           // of those
   std::shared_ptr<Engine> engine;  // of the device that the parameters are on
 };
 

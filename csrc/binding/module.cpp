@@ -29,7 +29,11 @@ PYBIND11_MODULE(_core, m) {
           [](const onepass::Reader& reader) { return reader.native() != nullptr && reader.native()->knows_places(); })
       .def_property_readonly("uses_dlpack", &onepass::Reader::uses_dlpack);
 
-  py::class_<onepass::Memory>(m, "Memory", py::module_local()).def(py::init());
+  py::class_<onepass::Memory>(m, "Memory", py::module_local())
+      .def(py::init())
+      .def(
+          "finds_steady",
+          [](onepass::Memory& memory, const py::list& groups) { return memory.steadiness.holds(groups); }, "groups"_a);
 
   py::class_<onepass::Clip>(m, "Clip", py::module_local())
       .def(py::init([](double max_norm, bool skip_nonfinite, double unscale) {
@@ -51,13 +55,21 @@ PYBIND11_MODULE(_core, m) {
   m.def(
       "step",
       [](onepass::Reader& reader, onepass::Memory& memory, const py::list& groups, const py::dict& state, bool dry,
-         onepass::Clip* clip, const py::set& first_steps, const py::set& first_averages, uint64_t seed, uint64_t draw) {
-        return onepass::step(reader, memory, groups, state, {dry, clip, &first_steps, &first_averages, seed, draw});
+         const py::object& clip, const py::set& first_steps, const py::set& first_averages, uint64_t seed,
+         uint64_t draw) {
+        return onepass::step(reader, memory, groups, state,
+                             {dry, onepass::clip_of(clip), &first_steps, &first_averages, seed, draw});
       },
       "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a, "first_averages"_a, "seed"_a,
       "draw"_a);
-  m.def("remember", &onepass::remember, "reader"_a, "memory"_a, "groups"_a, "described"_a);
-  m.def("repeat", &onepass::repeat, "reader"_a, "memory"_a, "groups"_a, "state"_a);
+  m.def("remember", &onepass::remember, "reader"_a, "memory"_a, "groups"_a, "described"_a, "numbers"_a, "seed"_a);
+  m.def(
+      "repeat",
+      [](onepass::Reader& reader, onepass::Memory& memory, const py::list& groups, const py::dict& state, uint64_t draw,
+         const py::object& clip) {
+        return onepass::repeat(reader, memory, groups, state, draw, onepass::clip_of(clip));
+      },
+      "reader"_a, "memory"_a, "groups"_a, "state"_a, "draw"_a, "clip"_a);
   m.def(
       "measure",
       [](onepass::Reader& reader, const py::list& params, onepass::Clip& clip) {

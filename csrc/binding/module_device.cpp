@@ -75,13 +75,13 @@ Order order_for(Reader& reader, int device, uintptr_t stream, const py::object& 
 }
 
 std::optional<Trouble> do_step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, bool dry,
-                               Clip* clip, const py::set& first_steps, const py::set& first_averages, uint64_t seed,
-                               int64_t applied, int device, uintptr_t stream, const py::object& grad_scale,
-                               const py::object& found_inf, bool count) {
+                               const py::object& clip, const py::set& first_steps, const py::set& first_averages,
+                               uint64_t seed, int64_t applied, int device, uintptr_t stream,
+                               const py::object& grad_scale, const py::object& found_inf, bool count) {
   const Order order = order_for(reader, device, stream, grad_scale, found_inf, applied, count);
-  return step(
-      reader, memory, groups, state,
-      {dry, clip, &first_steps, &first_averages, seed, static_cast<uint64_t>(applied), place_of(device), &order});
+  return step(reader, memory, groups, state,
+              {dry, clip_of(clip), &first_steps, &first_averages, seed, static_cast<uint64_t>(applied),
+               place_of(device), &order});
 }
 
 void do_measure(Reader& reader, Memory& memory, const py::list& params, Clip& clip, int device, uintptr_t stream,

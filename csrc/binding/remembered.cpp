@@ -1,7 +1,6 @@
 #include "remembered.hpp"
 
 #include <algorithm>
-#include <utility>
 
 namespace py = pybind11;
 
@@ -18,34 +17,54 @@ bool is_constant(PyObject* value) {
          PyUnicode_CheckExact(value);
 }
 
-bool is(PyObject* key, const char* name) {
-  return PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, name) == 0;
+// What no description depends on: parameters are read in each step, schedules and counts are for after it.
+bool matters(PyObject* key) {
+  if (!PyUnicode_Check(key)) return true;
+  constexpr const char* others[] = {"params", "param_names", "schedules", "steps_applied"};
+  return std::none_of(std::begin(others), std::end(others),
+                      [&](const char* name) { return PyUnicode_CompareWithASCIIString(key, name) == 0; });
 }
 
-PyObject* params_of(const py::list& groups, size_t g) {
-  PyObject* const group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(g));
+PyObject* at(const py::list& list, size_t i) { return PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i)); }
+
+// A list, borrowed, or null.
+PyObject* params_of(PyObject* group) {
   static PyObject* const name = PyUnicode_InternFromString("params");
   PyObject* const params = PyDict_Check(group) ? PyDict_GetItemWithError(group, name) : nullptr;
   return params != nullptr && PyList_Check(params) ? params : nullptr;
 }
 
+// Calls visit(key, value) until it returns false; returns whether it never did.
+template <class Visit>
+bool each_entry(PyObject* dict, const Visit& visit) {
+  PyObject *key = nullptr, *value = nullptr;
+  for (Py_ssize_t position = 0; PyDict_Next(dict, &position, &key, &value);) {
+    if (!visit(key, value)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
-void Remembered::take(const py::list& groups, std::vector<GroupView> views) {
+void Remembered::take(const py::list& groups, std::vector<GroupView> views, const py::list& numbers, uint64_t seed) {
   groups_.clear();
+  seed_ = seed;
   std::vector<One> all;
   for (size_t g = 0; g < views.size(); ++g) {
-    if (params_of(groups, g) == nullptr) return;
-    One& one = all.emplace_back(std::move(views[g]));
+    PyObject* const group = at(groups, g);
+    if (params_of(group) == nullptr) return;
+    One& one = all.emplace_back(One{std::move(views[g]), {}});
     one.view.params = py::object();
-    PyObject *key = nullptr, *value = nullptr;
-    for (Py_ssize_t at = 0;
-         PyDict_Next(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(g)), &at, &key, &value);) {
-      const bool matters = !is(key, "params") && !is(key, "param_names");
-      if (matters && !is_constant(value)) return;
-      one.keys.push_back(py::reinterpret_borrow<py::object>(key));
-      one.values.push_back(matters ? py::reinterpret_borrow<py::object>(value) : py::object());
-    }
+    const auto places = py::reinterpret_borrow<py::dict>(at(numbers, g));
+    const bool constant = each_entry(group, [&](PyObject* key, PyObject* value) {
+      const bool counts = matters(key);
+      PyObject* const place = PyDict_GetItemWithError(places.ptr(), key);
+      one.entries.push_back({py::reinterpret_borrow<py::object>(key),
+                             counts ? py::reinterpret_borrow<py::object>(value) : py::object(),
+                             place != nullptr ? static_cast<int>(PyLong_AsLong(place)) : -1});
+      return !counts || is_constant(value);
+    });
+    if (!constant) return;
   }
   groups_ = std::move(all);
 }
@@ -53,21 +72,38 @@ void Remembered::take(const py::list& groups, std::vector<GroupView> views) {
 bool Remembered::match(const py::list& groups, std::vector<GroupView>& out) const {
   if (groups_.empty() || groups.size() != groups_.size()) return false;
   for (size_t g = 0; g < groups_.size(); ++g) {
-    const One& known = groups_[g];
-    PyObject* const params = params_of(groups, g);
+    PyObject* const group = at(groups, g);
+    PyObject* const params = params_of(group);
     if (params == nullptr) return false;
-    PyObject *key = nullptr, *value = nullptr;
-    size_t i = 0;
-    for (Py_ssize_t at = 0; PyDict_Next(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(g)), &at, &key, &value);
-         ++i) {
-      if (i == known.keys.size() || key != known.keys[i].ptr()) return false;
-      if (known.values[i] && value != known.values[i].ptr()) return false;
-    }
-    if (i != known.keys.size()) return false;
-    out.push_back(known.view);
-    out.back().params = py::reinterpret_borrow<py::object>(params);
+    GroupView& view = out.emplace_back(groups_[g].view);
+    view.params = py::reinterpret_borrow<py::object>(params);
+    auto entry = groups_[g].entries.begin();
+    const auto end = groups_[g].entries.end();
+    const bool same = each_entry(group, [&](PyObject* key, PyObject* value) {
+      if (entry == end || key != entry->key.ptr()) return false;
+      const Entry& known = *entry++;
+      if (!known.value || value == known.value.ptr()) return true;
+      if (known.number < 0 || !PyFloat_CheckExact(value)) return false;
+      view.numbers.number[known.number] = PyFloat_AS_DOUBLE(value);
+      return true;
+    });
+    if (!same || entry != end) return false;
   }
   return true;
+}
+
+bool Steadiness::holds(const py::list& groups) {
+  uint64_t now = 1;
+  const auto mix = [&](uint64_t word) { now = (now ^ word) * 0x9E3779B97F4A7C15u; };
+  for (const py::handle group : groups) {
+    if (!PyDict_Check(group.ptr())) return false;
+    each_entry(group.ptr(), [&](PyObject* key, PyObject* value) {
+      mix(reinterpret_cast<uintptr_t>(key));
+      if (!PyFloat_CheckExact(value) && !PyLong_CheckExact(value)) mix(reinterpret_cast<uintptr_t>(value));
+      return true;
+    });
+  }
+  return std::exchange(last_, now) == now;
 }
 
 }  // namespace onepass

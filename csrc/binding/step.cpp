@@ -236,19 +236,24 @@ std::optional<Trouble> step(Reader& reader, Memory& memory, const py::list& grou
   return std::nullopt;
 }
 
-void remember(Reader& reader, Memory& memory, const py::list& groups, const py::list& described) {
+void remember(Reader& reader, Memory& memory, const py::list& groups, const py::list& described,
+              const py::list& numbers, uint64_t seed) {
   std::vector<GroupView> views;
   for (const py::handle group : described) views.emplace_back(reader, group.cast<py::tuple>());
-  memory.groups.take(groups, std::move(views));
+  if (groups.size() != views.size() || numbers.size() != views.size()) {
+    throw py::value_error("described, numbers: one of each for every group");
+  }
+  memory.groups.take(groups, std::move(views), numbers, seed);
 }
 
-bool repeat(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state) {
+bool repeat(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, uint64_t draw, Clip* clip) {
   meet_threads_of_torch();
   Borrowed scratch;
   if (!memory.groups.match(groups, scratch->groups)) return false;
+  const Request request{.clip = clip, .seed = memory.groups.seed(), .draw = draw};
   Trouble trouble;
-  if (!look(*scratch, reader, memory, state, {}, trouble) || trouble.any()) return false;
-  apply(*scratch, reader, memory, {});
+  if (!look(*scratch, reader, memory, state, request, trouble) || trouble.any()) return false;
+  apply(*scratch, reader, memory, request);
   return true;
 }
 

@@ -34,6 +34,9 @@ struct Request {
   const Order* order = nullptr;                   // what the device is asked for, if there is one
 };
 
+// Python's None as null. pybind11 would do the same, but only after it has refused all arguments of the call once.
+inline Clip* clip_of(const pybind11::object& clip) { return clip.is_none() ? nullptr : clip.cast<Clip*>(); }
+
 // Has torch.set_num_threads hold in the calling thread, too.
 void meet_threads_of_torch();
 
@@ -41,12 +44,14 @@ void meet_threads_of_torch();
 std::optional<Trouble> step(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state,
                             const Request& request);
 
-// Remembers dicts of groups and what they were described as, for `repeat`.
-void remember(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::list& described);
+// Remembers dicts of groups and what they were described as, for `repeat`; see Remembered.
+void remember(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::list& described,
+              const pybind11::list& numbers, uint64_t seed);
 
-// Does one step for all groups if their dicts are as they were when they were remembered and nothing is out of the
-// ordinary. False if not; nothing has been written then.
-bool repeat(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state);
+// Does one step for all groups if they are as they were when they were remembered and nothing is out of the ordinary.
+// False if not; nothing has been written then.
+bool repeat(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state, uint64_t draw,
+            Clip* clip);
 
 // Writes `values` (float32) in 8 bits into `codes` and `scales`, or back. The memory of values and codes runs in step;
 // `kind` is a StateKind.

@@ -35,7 +35,10 @@ class Reader:
     def uses_dlpack(self) -> bool: ...
 
 class Memory:
-    """What an optimizer keeps from one step to the next to find its states faster."""
+    """What an optimizer keeps from one step to the next to do it faster."""
+
+    def finds_steady(self, groups: list[dict[str, Any]]) -> bool:
+        """Return whether the values of parameter groups are those of the call before, apart from those that are numbers."""
 
 class Trouble:
     """Why a step was not done; nothing has been written. Pairs are (group, index in the group)."""
@@ -97,18 +100,26 @@ def remember(
     memory: Memory,
     groups: list[dict[str, Any]],
     described: list[tuple[Any, ...]],
+    numbers: list[dict[str, int]],
+    seed: int,
 ) -> None:
     """Remember what parameter groups, as dicts, were described as for `step`.
 
-    Nothing is remembered if a value of theirs might change and still be the same object, as a tensor or a list does.
+    `numbers` says for each group which of its values only decide one of the numbers of the description, and the place
+    of that. Nothing is remembered if another value might change and still be the same object, as a tensor or a list does.
     """
 
 def repeat(
-    reader: Reader, memory: Memory, groups: list[dict[str, Any]], state: dict[torch.Tensor, Any]
+    reader: Reader,
+    memory: Memory,
+    groups: list[dict[str, Any]],
+    state: dict[torch.Tensor, Any],
+    draw: int,
+    clip: Clip | None,
 ) -> bool:
-    """Do one step for all groups if their values are those that were remembered and nothing is out of the ordinary.
+    """Do one step for all groups, with the numbers that they have now, if all else is as it was remembered.
 
-    Return False if not; nothing has been written then.
+    Return False if it is not, or if something is out of the ordinary; nothing has been written then.
     """
 
 class Stream:

@@ -24,7 +24,7 @@ from onepass.optim.care import step_with_care
 from onepass.optim.devices import CPU, Memory
 from onepass.optim.reading import READER
 from onepass.optim.report import Last, Report, nonfinite_names
-from onepass.optim.work import PLACE, Group, Rule, describe, is_settled
+from onepass.optim.work import PLACE, Group, Rule, describe, is_settled, numbers_of
 
 _NONE: set[tuple[int, int]] = set()
 _APPLIED: Last = (True, None, None, [])
@@ -72,6 +72,7 @@ class OnePass(Optimizer):
     def _forget(self) -> None:
         """Start without a history: of addresses, of steps."""
         self._memory = _core.Memory()
+        self._clips = self._writes = False  # what a step of the groups does that are remembered
         self._memories: dict[int, Memory] = {}  # of devices
         self._scaler: tuple[Any, Any] | None = None  # GradScaler's numbers, if a device reads them
         self.schedules = scheduled.Schedules()
@@ -129,10 +130,19 @@ class OnePass(Optimizer):
                 loss = closure()
         own = self.__dict__
         scaled = "found_inf" in own or "grad_scale" in own
-        if not scaled and _core.repeat(READER, self._memory, self.param_groups, self.state):
-            self.steps_applied += 1
-            self._last = _APPLIED
-            return loss
+        if not scaled:
+            clip = self._clip(1.0) if self._clips else None
+            if _core.repeat(
+                READER, self._memory, self.param_groups, self.state, self.steps_applied, clip
+            ):
+                if clip is not None:
+                    self._conclude(clip)
+                    return loss
+                self.steps_applied += 1
+                if self._writes:
+                    self._write_groups()
+                self._last = _APPLIED
+                return loss
         unscale: float | None = 1.0
         if scaled:
             self._scaler = launch.scaler_of(self)
@@ -142,13 +152,17 @@ class OnePass(Optimizer):
         clip = None if unscale is None else self._clip(unscale)
         if unscale is None or not self._update(unscale, clip):
             self._skip(clip)
-            return loss
+        else:
+            self._conclude(clip)
+        return loss
+
+    def _conclude(self, clip: _core.Clip | None) -> None:
+        """Count a step, and write into the groups what the next one uses."""
+        if clip is not None and clip.skipped:
+            self._skip(clip)
+            return
         self.steps_applied += 1
-        for group in self.param_groups:
-            if scheduled.KEY in group:
-                self.schedules.write(group, self.steps_applied)
-            elif options.needs_count(group):
-                group[scheduled.COUNT] = self.steps_applied
+        self._write_groups()
         if self._memories and launch.counts(self):
             self._last = None
         elif clip is not None:
@@ -157,9 +171,16 @@ class OnePass(Optimizer):
                 None if self.param_groups[0].get("max_grad_norm") is None else clip.coefficient
             )
             self._last = (True, clip.norm, coefficient, bad)
-        elif self._last is not _APPLIED:
+        else:
             self._last = _APPLIED
-        return loss
+
+    def _write_groups(self) -> None:
+        """Write into the groups the numbers of the next step, and how many there were where that matters."""
+        for group in self.param_groups:
+            if scheduled.KEY in group:
+                self.schedules.write(group, self.steps_applied)
+            elif options.needs_count(group):
+                group[scheduled.COUNT] = self.steps_applied
 
     def _read_scaler(self) -> float | None:
         """Return the factor that the gradients lack, as GradScaler says, or None if the step is to be skipped."""
@@ -215,8 +236,8 @@ class OnePass(Optimizer):
             i for i, group in enumerate(groups) if group["differentiable"] and self.trains(group)
         }
         if not foreign and self.run(work, clip) is None:
-            if unscale == 1.0 and all(map(is_settled, groups, work)):
-                _core.remember(READER, self._memory, groups, work)
+            if unscale == 1.0 and self._memory.finds_steady(groups):
+                self._remember(work, clip)
         else:
             if any(group[PLACE] != CPU for group in work):
                 launch.refuse_capture()
@@ -230,6 +251,15 @@ class OnePass(Optimizer):
                     clip.unscale = unscale
             step_with_care(self, work, foreign, unscale, clip)
         return clip is None or not clip.skipped
+
+    def _remember(self, work: list[tuple[Any, ...]], clip: _core.Clip | None) -> None:
+        """Have the next step do without descriptions, if its groups will be these."""
+        groups = self.param_groups
+        if all(map(is_settled, work)):
+            numbers, seed = [numbers_of(group) for group in groups], groups[0].get("seed", 0)
+            _core.remember(READER, self._memory, groups, work, numbers, seed)
+            self._clips = clip is not None
+            self._writes = any(scheduled.KEY in g or options.needs_count(g) for g in groups)
 
     def run(
         self,
@@ -271,11 +301,7 @@ class OnePass(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state, as `torch.optim.Optimizer.state_dict`; waits for a device that counts steps."""
         if launch.catch_up(self):
-            for group in self.param_groups:
-                if scheduled.KEY in group:
-                    self.schedules.write(group, self.steps_applied)
-                elif options.needs_count(group):
-                    group[scheduled.COUNT] = self.steps_applied
+            self._write_groups()
         return super().state_dict()
 
     def ema_weights(self) -> AbstractContextManager[None]:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onepass import _core
-from onepass.optim import devices, options, scheduled, states
+from onepass.optim import devices, scheduled, states
 
 if TYPE_CHECKING:
     from onepass.optim.base import OnePass
@@ -17,6 +17,15 @@ _NO_EXTRAS = states.Extras()
 _IDLE = (1.0, math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, False, 0.0)
 NOTHING: tuple[Any, ...] = ([], 0, (), 0, _IDLE, _NO_EXTRAS, devices.CPU)
 """A group without parameters, in the place of one that is not for the kernels."""
+_NUMBERS = {
+    (decoupled, proximal): {
+        "lr": len(_IDLE) - 1,
+        "weight_decay": 6 if decoupled else 2,
+        "l1_decay": 7 if proximal else 3,
+    }
+    for decoupled in (False, True)
+    for proximal in (False, True)
+}
 COUNTED, PLACE = 3, 6
 """Where a group says whether its steps are counted (2: on its device), and where its parameters are."""
 
@@ -102,15 +111,17 @@ def describe(optimizer: OnePass, group: Group, unscale: float) -> tuple[Any, ...
     return params, number, keys, counted, numbers, extras, place
 
 
-def is_settled(group: Group, described: tuple[Any, ...]) -> bool:
+def is_settled(described: tuple[Any, ...]) -> bool:
     """Return whether the next step will describe a group in the same way, unless one of its values changes."""
-    return described[PLACE] == devices.CPU and not (
-        scheduled.KEY in group
-        or options.needs_count(group)
-        or "anchor_decay" in group
-        or "max_grad_norm" in group
-        or "skip_nonfinite" in group
-    )
+    return described[PLACE] == devices.CPU and described is not NOTHING and not described[5].anchor
+
+
+def numbers_of(group: Group) -> dict[str, int]:
+    """Return which values of a group only decide one of the numbers of its description, and the place of that."""
+    return _NUMBERS[
+        bool(group.get("decoupled_weight_decay", False)),
+        group.get("l1_mode", "proximal") == "proximal",
+    ]
 
 
 def _left_there(number: Any, place: int) -> Any:
