@@ -164,7 +164,7 @@ def test_anchors_of_a_checkpoint_win_in_their_group() -> None:
         assert torch.equal(target.state[p]["anchor"], expected)
 
 
-@pytest.mark.parametrize("how", ["construct", "checkpoint", "clear"])
+@pytest.mark.parametrize("how", ["construct", "checkpoint", "clear", "clear later"])
 def test_a_pull_without_anchors_is_refused(how: str) -> None:
     net = model()
     opt = onepass.AdamW(net.named_parameters(), anchor_decay=0.5 if how == "construct" else 0.0)
@@ -175,6 +175,12 @@ def test_a_pull_without_anchors_is_refused(how: str) -> None:
     elif how == "clear":
         anchor_decay(opt, 0.5)
         opt.state.clear()
+    elif how == "clear later":
+        anchor_decay(opt, 0.5)
+        for _ in range(4):
+            trained(opt, net)
+        for state in opt.state.values():
+            del state["anchor"]
     before = copy.deepcopy(net)
     with pytest.raises(
         RuntimeError, match=r"anchor_decay=0\.5: no parameter .* 'anchor'.*nothing was updated"
