@@ -3,12 +3,13 @@
 The parts, each measured alone (median of rounds, in microseconds):
 
 * empty step: an optimizer that does nothing, called through torch.optim.Optimizer's wrapper
-* step: ours, and with a post hook registered, which takes torch's wrapper too
-* groups: hyper-parameters of the groups turned into what the core takes
-* gather: tensors read and checked, and the work list made (a dry run of the core)
-* kernel: what the core takes beyond that
-* versions: autograd is told that the parameters have changed
-* Python: the rest of the step
+* step: ours, and with a post hook registered, which takes torch's wrapper too; "described" if the parameter groups
+  are not as the step before has left them
+* core: the one call that does a step
+* gather: of this, tensors read and checked, and the work list made (a dry run)
+* kernel: of this, the rest
+* versions: autograd is told that the parameters have changed, through torch's Python function
+* Python: what a step has beside the core
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from onepass import _core
 from onepass.bench import contestants, timing
 from onepass.bench.cases import OPTIMIZERS, Case
 from onepass.bench.models import MODELS
 from onepass.bench.peers import PEERS
+from onepass.optim.reading import READER
 from onepass.optim.work import describe
 
 ROUNDS = 31
@@ -34,29 +37,40 @@ def parts(case: Case) -> dict[str, float]:
     own.step()
     hooked, hooked_optimizer = contestants.ours(case)
     hooked_optimizer.register_step_post_hook(lambda *_: None)
+    described, forgetful = contestants.ours(case)
     groups = optimizer.param_groups
     work = [describe(optimizer, group, 1.0) for group in groups]
     params = [group["params"] for group in groups]
+
+    def step_described() -> None:
+        forgetful._memory = _core.Memory()
+        described.step()
+
+    def core() -> None:
+        if not _core.repeat(READER, optimizer._memory, groups, optimizer.state, 0, None):
+            message = "the groups were not remembered"
+            raise RuntimeError(message)
+
     steps: dict[str, Callable[[], object]] = {
         "empty step": contestants.floor(own).step,
         "step": own.step,
         "step with a hook": hooked.step,
-        "groups": lambda: [describe(optimizer, group, 1.0) for group in groups],
+        "step described": step_described,
+        "core": core,
         "gather": lambda: optimizer.run(work, None, dry=True),
-        "core": lambda: optimizer.run(work, None),
         "versions": lambda: list(map(torch._C._increment_version, params)),
         "torch": contestants.theirs(case, PEERS["torch"]).step,
         "torch fused": contestants.theirs(case, PEERS["torch-fused"]).step,
     }
+    for _ in range(3):
+        own.step()
     seen = timing.watch(steps, rounds=ROUNDS, turn=TURN)
     for name, watched in seen.items():
         if watched.error is not None:
             raise RuntimeError(f"{name}: {watched.error}")  # noqa: EM102
     found = {name: timing.Spread.of(watched.seconds).median * 1e6 for name, watched in seen.items()}
-    found["kernel"] = found.pop("core") - found["gather"]
-    found["Python"] = found["step"] - sum(
-        found[part] for part in ("groups", "gather", "kernel", "versions")
-    )
+    found["kernel"] = found["core"] - found["gather"]
+    found["Python"] = found["step"] - found["core"]
     return found
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import onepass
 from onepass import _core, schedule
-from onepass.optim import base, work
+from onepass.optim import describing, work
 from tests import cases, tolerances
 from tests.cases import Case
 from tests.helpers import EMULATED, assert_same, gradients, parameters, twin
@@ -50,7 +50,7 @@ class Described:
             self.count += 1
             return work.describe(*arguments)
 
-        monkeypatch.setattr(base, "describe", describe)
+        monkeypatch.setattr(describing, "describe", describe)
 
 
 @pytest.fixture

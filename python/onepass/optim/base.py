@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -20,14 +19,14 @@ from torch.optim.optimizer import (
 from onepass import _core
 from onepass.optim import devices, launch, loading, options, scheduled, states
 from onepass.optim.average import averages_in_place
-from onepass.optim.care import step_with_care
-from onepass.optim.devices import CPU, Memory
+from onepass.optim.conclusion import APPLIED, clip_of, conclude, skip, write_groups
+from onepass.optim.describing import update
+from onepass.optim.devices import Memory
 from onepass.optim.reading import READER
-from onepass.optim.report import Last, Report, nonfinite_names
-from onepass.optim.work import PLACE, Group, Rule, describe, is_settled, numbers_of
+from onepass.optim.report import Last, Report
+from onepass.optim.work import Group, Rule, Work
 
 _NONE: set[tuple[int, int]] = set()
-_APPLIED: Last = (True, None, None, [])
 
 
 class OnePass(Optimizer):
@@ -130,70 +129,44 @@ class OnePass(Optimizer):
                 loss = closure()
         own = self.__dict__
         scaled = "found_inf" in own or "grad_scale" in own
-        if not scaled:
-            clip = self._clip(1.0) if self._clips else None
-            if _core.repeat(
-                READER, self._memory, self.param_groups, self.state, self.steps_applied, clip
-            ):
-                if clip is not None:
-                    self._conclude(clip)
-                    return loss
-                self.steps_applied += 1
-                if self._writes:
-                    self._write_groups()
-                self._last = _APPLIED
-                return loss
+        if not scaled and self._repeat():
+            return loss
         unscale: float | None = 1.0
         if scaled:
             self._scaler = launch.scaler_of(self)
-            unscale = 1.0 if self._scaler else self._read_scaler()
+            unscale = 1.0 if self._scaler else self.read_scaler()
         elif self._scaler is not None:
             self._scaler = None
-        clip = None if unscale is None else self._clip(unscale)
-        if unscale is None or not self._update(unscale, clip):
-            self._skip(clip)
+        clip = None if unscale is None else clip_of(self, unscale)
+        if unscale is None or not update(self, unscale, clip):
+            skip(self, clip)
         else:
-            self._conclude(clip)
+            conclude(self, clip)
         return loss
 
-    def _conclude(self, clip: _core.Clip | None) -> None:
-        """Count a step, and write into the groups what the next one uses."""
-        if clip is not None and clip.skipped:
-            self._skip(clip)
-            return
-        self.steps_applied += 1
-        self._write_groups()
-        if self._memories and launch.counts(self):
-            self._last = None
-        elif clip is not None:
-            bad = [] if math.isfinite(clip.norm) else nonfinite_names(self.param_groups)
-            coefficient = (
-                None if self.param_groups[0].get("max_grad_norm") is None else clip.coefficient
-            )
-            self._last = (True, clip.norm, coefficient, bad)
+    def _repeat(self) -> bool:
+        """Do the step with the groups as they are remembered; return whether they still are so."""
+        clip = clip_of(self, 1.0) if self._clips else None
+        if not _core.repeat(
+            READER, self._memory, self.param_groups, self.state, self.steps_applied, clip
+        ):
+            return False
+        if clip is not None:
+            conclude(self, clip)
         else:
-            self._last = _APPLIED
+            self.steps_applied += 1
+            if self._writes:
+                write_groups(self)
+            self._last = APPLIED
+        return True
 
-    def _write_groups(self) -> None:
-        """Write into the groups the numbers of the next step, and how many there were where that matters."""
-        for group in self.param_groups:
-            if scheduled.KEY in group:
-                self.schedules.write(group, self.steps_applied)
-            elif options.needs_count(group):
-                group[scheduled.COUNT] = self.steps_applied
-
-    def _read_scaler(self) -> float | None:
+    def read_scaler(self) -> float | None:
         """Return the factor that the gradients lack, as GradScaler says, or None if the step is to be skipped."""
         own = self.__dict__
         grad_scale, found_inf = own.get("grad_scale"), own.get("found_inf")
         if found_inf is not None and float(found_inf) > 0:
             return None
         return 1.0 if grad_scale is None else 1.0 / float(grad_scale)
-
-    def _skip(self, clip: _core.Clip | None) -> None:
-        self._skipped += 1
-        norm = None if clip is None or not clip.skipped else clip.norm
-        self._last = (False, norm, None, nonfinite_names(self.param_groups))
 
     @property
     def report(self) -> Report:
@@ -202,68 +175,12 @@ class OnePass(Optimizer):
         if launch.counts(self):
             on_device, skipped_there = launch.last(self)
             last, skipped = last or on_device, skipped + skipped_there
-        applied, norm, coefficient, nonfinite = last or _APPLIED
+        applied, norm, coefficient, nonfinite = last or APPLIED
         return Report(applied, norm, coefficient, self.steps_applied, skipped, list(nonfinite))
-
-    def _clip(self, unscale: float) -> _core.Clip | None:
-        """Return the request to measure the global norm, if an option needs it."""
-        first = self.param_groups[0] if self.param_groups else {}
-        largest = first.get("max_grad_norm")
-        skip = first.get("skip_nonfinite", False)
-        if largest is None and not skip:
-            return None
-        return _core.Clip(math.inf if largest is None else float(largest), bool(skip), unscale)
-
-    def _update(self, unscale: float, clip: _core.Clip | None) -> bool:
-        """Step all groups; return False if the step was skipped."""
-        groups = self.param_groups
-        for i, group in enumerate(groups):
-            if scheduled.KEY in group:
-                scheduled.refuse_scheduler(group, i)
-                if scheduled.may_leave_range(group):
-                    self.check(group)
-        try:
-            return self._update_all(unscale, clip)
-        except TypeError:  # perhaps a schedule has been put into a group since
-            for group in groups:
-                scheduled.enter(group, {}, self.steps_applied)
-            return self._update_all(unscale, clip)
-
-    def _update_all(self, unscale: float, clip: _core.Clip | None) -> bool:
-        groups = self.param_groups
-        work = [describe(self, group, unscale) for group in groups]
-        foreign = {
-            i for i, group in enumerate(groups) if group["differentiable"] and self.trains(group)
-        }
-        if not foreign and self.run(work, clip) is None:
-            if unscale == 1.0 and self._memory.finds_steady(groups):
-                self._remember(work, clip)
-        else:
-            if any(group[PLACE] != CPU for group in work):
-                launch.refuse_capture()
-            if self._scaler:  # there is time to wait for it
-                self._scaler, read = None, self._read_scaler()
-                if read is None:
-                    return False
-                unscale = read
-                work = [describe(self, group, unscale) for group in groups]
-                if clip is not None:
-                    clip.unscale = unscale
-            step_with_care(self, work, foreign, unscale, clip)
-        return clip is None or not clip.skipped
-
-    def _remember(self, work: list[tuple[Any, ...]], clip: _core.Clip | None) -> None:
-        """Have the next step do without descriptions, if its groups will be these."""
-        groups = self.param_groups
-        if all(map(is_settled, work)):
-            numbers, seed = [numbers_of(group) for group in groups], groups[0].get("seed", 0)
-            _core.remember(READER, self._memory, groups, work, numbers, seed)
-            self._clips = clip is not None
-            self._writes = any(scheduled.KEY in g or options.needs_count(g) for g in groups)
 
     def run(
         self,
-        work: list[tuple[Any, ...]],
+        work: Work,
         clip: _core.Clip | None,
         *,
         dry: bool = False,
@@ -301,7 +218,7 @@ class OnePass(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state, as `torch.optim.Optimizer.state_dict`; waits for a device that counts steps."""
         if launch.catch_up(self):
-            self._write_groups()
+            write_groups(self)
         return super().state_dict()
 
     def ema_weights(self) -> AbstractContextManager[None]:

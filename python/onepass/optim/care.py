@@ -9,7 +9,7 @@ import torch
 from onepass import _core
 from onepass.optim import launch, options, states
 from onepass.optim.fallback import torch_step
-from onepass.optim.work import COUNTED, NOTHING
+from onepass.optim.work import COUNTED, NOTHING, Work
 
 if TYPE_CHECKING:
     from onepass.optim.base import OnePass
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def step_with_care(
     optimizer: OnePass,
-    work: list[tuple[Any, ...]],
+    work: Work,
     foreign: set[int],
     unscale: float,
     clip: _core.Clip | None,

@@ -12,12 +12,11 @@ from onepass.optim import devices
 from onepass.optim.devices import CPU, Memory
 from onepass.optim.reading import READER
 from onepass.optim.report import Last, nonfinite_names
-from onepass.optim.work import NOTHING, PLACE
+from onepass.optim.work import NOTHING, PLACE, Work
 
 if TYPE_CHECKING:
     from onepass.optim.base import OnePass
 
-Work = list[tuple[Any, ...]]
 Pairs = set[tuple[int, int]]
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from onepass.optim.base import OnePass
 
 Group = dict[str, Any]
+Work = list[tuple[Any, ...]]
+"""Groups as `describe` returns them."""
 
 _NO_EXTRAS = states.Extras()
 _IDLE = (1.0, math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, False, 0.0)
