@@ -119,11 +119,13 @@ void gather(Scratch& scratch, Reader& reader, Memory& memory, const py::dict& st
     const size_t size = group.size();
     if (memory.entries.size() < first + size) memory.entries.resize(first + size);
     if (memory.tensors.size() < place + size * group.slots) memory.tensors.resize(place + size * group.slots);
+    constexpr size_t few = 64;  // parameters, of which all is in a cache sooner than it could be asked for
+    const bool prefetches = reader.native() != nullptr && size >= few;
     bool covered = true, known = true;  // parameters that were all different in the last step still are
 
     for (size_t i = 0; covered && i < std::min(size, group.size()); ++i) {
       const auto place_of = [&](size_t index) { return place + index * group.slots; };
-      if (reader.native() != nullptr) {
+      if (prefetches) {
         constexpr size_t far = 8, near = 4, next = 2;
         const size_t now = std::min(size, group.size());  // reading may run Python
         const size_t a = i + far, b = i + near, c = i + next;
