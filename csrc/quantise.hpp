@@ -25,19 +25,32 @@ struct Coding {
         base(kind == StateKind::maximum ? 0x80000000u
                                         : static_cast<uint32_t>(draw) * 0x6A09E667u + (has_sign ? 0x80000000u : 0u)),
         highest_exponent(has_sign ? 8 : 16) {}
+
+  // What the dither of element number `i` of a block is made of.
+  ONEPASS_DEVICE uint32_t phase(uint32_t i) const { return i * spread + base; }
 };
 
 constexpr int code_shift = 19;  // leaves 4 of a float's mantissa bits
 constexpr float code_offset = 1.125f;
 constexpr uint32_t code_of_zero = 0x7F2;  // bits of code_offset >> code_shift
 
+// x * scale + y where the product needs no rounding: in one instruction, if there is one.
+ONEPASS_ELEMENT float exactly(float x, float scale, float y) {
+#ifdef __FMA__
+  return __builtin_fmaf(x, scale, y);
+#else
+  return x * scale + y;
+#endif
+}
+
 // One element of a block.
 template <class C>
 ONEPASS_ELEMENT C decode(uint8_t code, float scale, const Coding& coding) {
-  const uint32_t digits = coding.has_sign ? 0x7Fu : 0xFFu;
-  const float magnitude = (bits_as<float>(((code & digits) + code_of_zero) << code_shift) - code_offset) * scale;
-  const uint32_t sign = (code & ~digits & 0x80u) << 24;
-  return static_cast<C>(bits_as<float>(bits_as<uint32_t>(magnitude) | sign));
+  const uint32_t digits = coding.has_sign ? code & 0x7Fu : code;
+  const float shifted = bits_as<float>((digits + code_of_zero) << code_shift);
+  const uint32_t magnitude = bits_as<uint32_t>(exactly(shifted, scale, -code_offset * scale));
+  const uint32_t sign = uint32_t{code} << 24 & 0x80000000u;
+  return static_cast<C>(bits_as<float>(coding.has_sign ? magnitude | sign : magnitude));
 }
 
 // What the largest magnitude of a block is found by: bits of non-negative floats sort as they do, NaN above all.
@@ -59,21 +72,27 @@ struct BlockScale {
   }
 };
 
-// Element number `i` of a block.
+// An element of a block; `phase` is that of its number.
 template <class C>
-ONEPASS_ELEMENT uint8_t encode(C value, uint32_t i, float inverse, const Coding& coding) {
+ONEPASS_ELEMENT uint8_t encode(C value, uint32_t phase, float inverse, const Coding& coding) {
   const uint32_t u = bits_as<uint32_t>(static_cast<float>(value)), magnitude = u & 0x7fffffffu;
-  const uint32_t dither = (i * coding.spread + coding.base) >> (32 - code_shift);
-  const uint32_t t = bits_as<uint32_t>(bits_as<float>(magnitude) * inverse + code_offset);
-  const uint32_t code = ((t + dither) >> code_shift) - code_of_zero;
-  const uint32_t least = magnitude != 0 ? 1u : 0u;  // or a second moment would vanish under the first
-  const uint32_t signless = code > least ? code : least;
-  return static_cast<uint8_t>(coding.has_sign ? code | (u >> 24 & 0x80u) : signless);
+  const uint32_t dither = phase >> (32 - code_shift);
+  const uint32_t t = bits_as<uint32_t>(exactly(bits_as<float>(magnitude), inverse, code_offset));
+  const uint32_t sum = t + dither - (code_of_zero << code_shift);
+  constexpr uint32_t sign = 0x80u << code_shift;
+  const uint32_t least = magnitude != 0 ? 1u << code_shift : 0u;  // or a second moment would vanish under the first
+  const uint32_t signless = sum > least ? sum : least;
+  return static_cast<uint8_t>((coding.has_sign ? sum | (u >> (24 - code_shift) & sign) : signless) >> code_shift);
 }
 
 template <class C>
-inline void dequantise(const uint8_t* codes, int64_t n, float scale, const Coding& coding, C* __restrict out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = decode<C>(codes[i], scale, coding);
+inline void dequantise(const uint8_t* codes, int64_t n, float scale, Coding coding, C* __restrict out) {
+  if (coding.has_sign) {  // the compiler knows it in each loop
+    coding.has_sign = true;
+    for (int64_t i = 0; i < n; ++i) out[i] = decode<C>(codes[i], scale, coding);
+  } else {
+    for (int64_t i = 0; i < n; ++i) out[i] = decode<C>(codes[i], scale, coding);
+  }
 }
 
 // Returns the scale.
@@ -85,7 +104,8 @@ inline float quantise(const C* __restrict in, int64_t n, const Coding& coding, u
     largest = largest > u ? largest : u;
   }
   const BlockScale block(largest, coding);
-  for (int64_t i = 0; i < n; ++i) codes[i] = encode(in[i], static_cast<uint32_t>(i), block.inverse, coding);
+  uint32_t phase = coding.phase(0);
+  for (int64_t i = 0; i < n; ++i, phase += coding.spread) codes[i] = encode(in[i], phase, block.inverse, coding);
   return block.scale;
 }
 

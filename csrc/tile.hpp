@@ -84,11 +84,20 @@ inline void store(const Segment& segment, int k, int64_t begin, int64_t n, C* in
   stores<C>[static_cast<int>(segment.dtype[k])](segment, k, begin, n, in);
 }
 
+// The codes of a dense state, where they lie; null for others.
+inline uint8_t* codes_in_place(const Segment& segment, int k, int64_t begin) {
+  return segment.strided == nullptr ? static_cast<uint8_t*>(segment.data[k]) + begin : nullptr;
+}
+
 // A state in 8 bits: `begin` is the start of a block.
 template <class C>
 inline void load_quantised(const Segment& segment, int k, int64_t begin, int64_t n, const Coding& coding, C* out) {
-  uint8_t codes[tile];
-  load_raw(segment, k, begin, n, codes);
+  uint8_t gathered[tile];
+  const uint8_t* codes = codes_in_place(segment, k, begin);
+  if (codes == nullptr) {
+    load_raw(segment, k, begin, n, gathered);
+    codes = gathered;
+  }
   const float* const scale = segment.scale[k - first_state] + begin / quantised_block;
   for (int64_t at = 0; at < n; at += quantised_block) {
     const int64_t length = n - at < quantised_block ? n - at : quantised_block;
@@ -99,13 +108,15 @@ inline void load_quantised(const Segment& segment, int k, int64_t begin, int64_t
 template <class C>
 inline void store_quantised(const Segment& segment, int k, int64_t begin, int64_t n, const Coding& coding,
                             const C* in) {
-  uint8_t codes[tile];
+  uint8_t gathered[tile];
+  uint8_t* const in_place = codes_in_place(segment, k, begin);
+  uint8_t* const codes = in_place != nullptr ? in_place : gathered;
   float* const scale = segment.scale[k - first_state] + begin / quantised_block;
   for (int64_t at = 0; at < n; at += quantised_block) {
     const int64_t length = n - at < quantised_block ? n - at : quantised_block;
     scale[at / quantised_block] = quantise(in + at, length, coding, codes + at);
   }
-  store_raw(segment, k, begin, n, codes);
+  if (in_place == nullptr) store_raw(segment, k, begin, n, gathered);
 }
 
 // Stochastic rounding of a tile.
