@@ -12,6 +12,10 @@
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
 
+constexpr int code_shift = 19;  // leaves 4 of a float's mantissa bits
+constexpr float code_offset = 1.125f;
+constexpr uint32_t code_of_zero = 0x7F2;  // bits of code_offset >> code_shift
+
 struct Coding {
   bool has_sign;
   uint32_t spread;       // of the dither over the elements of a block; 0: round to nearest
@@ -26,13 +30,11 @@ struct Coding {
                                         : static_cast<uint32_t>(draw) * 0x6A09E667u + (has_sign ? 0x80000000u : 0u)),
         highest_exponent(has_sign ? 8 : 16) {}
 
-  // What the dither of element number `i` of a block is made of.
-  ONEPASS_DEVICE uint32_t phase(uint32_t i) const { return i * spread + base; }
+  // What element number `i` of a block adds to the bits of its number, so that the code stands above `code_shift`.
+  ONEPASS_DEVICE uint32_t dither(uint32_t i) const {
+    return ((i * spread + base) >> (32 - code_shift)) - (code_of_zero << code_shift);
+  }
 };
-
-constexpr int code_shift = 19;  // leaves 4 of a float's mantissa bits
-constexpr float code_offset = 1.125f;
-constexpr uint32_t code_of_zero = 0x7F2;  // bits of code_offset >> code_shift
 
 // x * scale + y where the product needs no rounding: in one instruction, if there is one.
 ONEPASS_ELEMENT float exactly(float x, float scale, float y) {
@@ -72,13 +74,12 @@ struct BlockScale {
   }
 };
 
-// An element of a block; `phase` is that of its number.
+// An element of a block, with the dither of its number.
 template <class C>
-ONEPASS_ELEMENT uint8_t encode(C value, uint32_t phase, float inverse, const Coding& coding) {
+ONEPASS_ELEMENT uint8_t encode(C value, uint32_t dither, float inverse, const Coding& coding) {
   const uint32_t u = bits_as<uint32_t>(static_cast<float>(value)), magnitude = u & 0x7fffffffu;
-  const uint32_t dither = phase >> (32 - code_shift);
   const uint32_t t = bits_as<uint32_t>(exactly(bits_as<float>(magnitude), inverse, code_offset));
-  const uint32_t sum = t + dither - (code_of_zero << code_shift);
+  const uint32_t sum = t + dither;
   constexpr uint32_t sign = 0x80u << code_shift;
   const uint32_t least = magnitude != 0 ? 1u << code_shift : 0u;  // or a second moment would vanish under the first
   const uint32_t signless = sum > least ? sum : least;
@@ -95,17 +96,31 @@ inline void dequantise(const uint8_t* codes, int64_t n, float scale, Coding codi
   }
 }
 
+// The dithers of the elements of all blocks.
+struct Dithers {
+  uint32_t of[quantised_block];
+  Dithers(const Coding& coding, int64_t n) {
+    for (int64_t i = 0; i < n && i < quantised_block; ++i) of[i] = coding.dither(static_cast<uint32_t>(i));
+  }
+};
+
 // Returns the scale.
 template <class C>
-inline float quantise(const C* __restrict in, int64_t n, const Coding& coding, uint8_t* __restrict codes) {
+inline float quantise(const C* __restrict in, int64_t n, Coding coding, const Dithers& dithers,
+                      uint8_t* __restrict codes) {
   uint32_t largest = 0;
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t u = magnitude_bits(in[i]);
     largest = largest > u ? largest : u;
   }
   const BlockScale block(largest, coding);
-  uint32_t phase = coding.phase(0);
-  for (int64_t i = 0; i < n; ++i, phase += coding.spread) codes[i] = encode(in[i], phase, block.inverse, coding);
+  const uint32_t* __restrict const dither = dithers.of;
+  if (coding.has_sign) {
+    coding.has_sign = true;
+    for (int64_t i = 0; i < n; ++i) codes[i] = encode(in[i], dither[i], block.inverse, coding);
+  } else {
+    for (int64_t i = 0; i < n; ++i) codes[i] = encode(in[i], dither[i], block.inverse, coding);
+  }
   return block.scale;
 }
 

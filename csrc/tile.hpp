@@ -107,14 +107,14 @@ inline void load_quantised(const Segment& segment, int k, int64_t begin, int64_t
 
 template <class C>
 inline void store_quantised(const Segment& segment, int k, int64_t begin, int64_t n, const Coding& coding,
-                            const C* in) {
+                            const Dithers& dithers, const C* in) {
   uint8_t gathered[tile];
   uint8_t* const in_place = codes_in_place(segment, k, begin);
   uint8_t* const codes = in_place != nullptr ? in_place : gathered;
   float* const scale = segment.scale[k - first_state] + begin / quantised_block;
   for (int64_t at = 0; at < n; at += quantised_block) {
     const int64_t length = n - at < quantised_block ? n - at : quantised_block;
-    scale[at / quantised_block] = quantise(in + at, length, coding, codes + at);
+    scale[at / quantised_block] = quantise(in + at, length, coding, dithers, codes + at);
   }
   if (in_place == nullptr) store_raw(segment, k, begin, n, gathered);
 }

@@ -13,7 +13,11 @@ namespace {  // internal linkage: see numeric.hpp
 template <class C>
 class Staged {
  public:
-  Staged(const Segment& segment, const Scalars& scalars) : segment_(segment), given_(scalars), swept_(scalars) {
+  Staged(const Segment& segment, const Scalars& scalars)
+      : segment_(segment),
+        given_(scalars),
+        swept_(scalars),
+        codes_{{segment, scalars, 0}, {segment, scalars, 1}, {segment, scalars, 2}} {
     constexpr bool single = sizeof(C) == sizeof(float);
     sweep_ = sweep_of(segment, extent_of(segment, scalars), single ? 0 : 1);
     if (segment.has(anchor)) {
@@ -54,11 +58,9 @@ class Staged {
     }
   }
 
-  Coding coding(int k) const { return {kind_of_state(segment_.rule, k - first_state), given_.draw}; }
-
   void read(int k, int64_t at, int64_t n) {
     if (segment_.dtype[k] == Dtype::u8) {
-      load_quantised(segment_, k, at, n, coding(k), buffer_[k]);
+      load_quantised(segment_, k, at, n, codes_[k - first_state].coding, buffer_[k]);
       return;
     }
     load(segment_, k, at, n, buffer_[k]);
@@ -83,7 +85,8 @@ class Staged {
   void write(int k, int64_t at, int64_t n) {
     C* const values = buffer_[k];
     if (segment_.dtype[k] == Dtype::u8) {
-      store_quantised(segment_, k, at, n, coding(k), values);
+      const Codes& codes = codes_[k - first_state];
+      store_quantised(segment_, k, at, n, codes.coding, codes.dithers, values);
     } else if (k == param && segment_.has(master) && segment_.dtype[master] == Dtype::i16) {
       bf16 high[tile];
       int16_t low[tile];
@@ -102,9 +105,19 @@ class Staged {
     }
   }
 
+  // Of a state, if it is in 8 bits.
+  struct Codes {
+    Coding coding;
+    Dithers dithers;
+    Codes(const Segment& segment, const Scalars& scalars, int state)
+        : coding(kind_of_state(segment.rule, state), scalars.draw),
+          dithers(coding, segment.quantised && state < segment.states ? segment.count : 0) {}
+  };
+
   const Segment& segment_;
   const Scalars& given_;
   Scalars swept_;  // without what comes before an anchor
+  Codes codes_[max_states];
   Sweep sweep_;
   bool buffered_[master];
   C* data_[master] = {};

@@ -118,7 +118,7 @@ class LaneMemory {
     Pack<uint8_t, lane_elements> pack;
     ONEPASS_UNROLL
     for (int j = 0; j < lane_elements; ++j) {
-      pack.at[j] = encode(in[j], code.phase(static_cast<uint32_t>(place_ + j)), block.inverse, code);
+      pack.at[j] = encode(in[j], code.dither(static_cast<uint32_t>(place_ + j)), block.inverse, code);
     }
     write_raw(first_state + k, pack);
     if (place_ == 0) *scale_of(k) = block.scale;
