@@ -26,8 +26,9 @@ inline void prefetch_ahead(const T* data, int64_t at, int64_t n) {
 // How much an update does: scale, decay and rule; all that needs no further operand; this and the average.
 enum class Extent { plain, full, averaged };
 
-// Up to here numbers may be in a cache. Beyond, memory decides, and what has fewer instructions waits less.
-constexpr int64_t largest_in_lanes = 1 << 17;  // elements
+// Up to here the numbers of a tensor may be in a cache. Beyond, memory decides, and fewer instructions wait less for
+// it.
+constexpr int64_t largest_cached = 1 << 17;  // elements
 
 // An element of an operand, or as many as there are lanes.
 template <class V, class Operand>
@@ -79,12 +80,12 @@ inline void sweep(void* const* data, int64_t n, const Scalars& scalars, std::int
     const Update<Rule, Lanes<Root::multiplied>> most(scalars);
     const Update<Rule, Lanes<Root::divided>> some(scalars);
     constexpr int64_t lanes = Lanes<Root::divided>::count;
-    for (; n <= largest_in_lanes && at + stretch <= n; at += stretch) {
+    for (; n <= largest_cached && at + stretch <= n; at += stretch) {
       prefetch_stretch(at);
       for (int64_t i = at; i < at + stretch - lanes; i += lanes) update(most, i);
       update(some, at + stretch - lanes);  // both units have the same to do then
     }
-    for (; n <= largest_in_lanes && at + lanes <= n; at += lanes) update(most, at);
+    for (; n <= largest_cached && at + lanes <= n; at += lanes) update(most, at);
   }
   for (; at + stretch <= n; at += stretch) {
     prefetch_stretch(at);

@@ -17,6 +17,7 @@ class Staged {
       : segment_(segment),
         given_(scalars),
         swept_(scalars),
+        asks_ahead_(segment.quantised && segment.strided == nullptr && segment.count > largest_cached),
         codes_{{segment, scalars, 0}, {segment, scalars, 1}, {segment, scalars, 2}} {
     constexpr bool single = sizeof(C) == sizeof(float);
     sweep_ = sweep_of(segment, extent_of(segment, scalars), single ? 0 : 1);
@@ -38,6 +39,7 @@ class Staged {
       data_[k] = buffered_[k] ? buffer_[k] : static_cast<C*>(segment_.data[k]) + at;
       if (buffered_[k]) read(k, at, n);
     }
+    if (asks_ahead_ && at + 2 * tile <= segment_.count) prefetch_next(at + tile);
     if (segment_.has(anchor)) pull_to_anchor(data_[param], data_[grad], data_[anchor], n);
     void* pointers[max_operands] = {};
     for (int k = 0; k <= ema; ++k) pointers[k] = data_[k];
@@ -48,6 +50,15 @@ class Staged {
   }
 
  private:
+  // The tile at `at`: sweeps of tiles are too short to ask ahead themselves.
+  void prefetch_next(int64_t at) const {
+    for (int k = 0; k < first_state + segment_.states; ++k) {
+      const int64_t size = size_of(segment_.dtype[k]);
+      const char* const next = static_cast<const char*>(segment_.data[k]) + at * size;
+      for (int64_t byte = 0; byte < tile * size; byte += line) prefetch(next + byte);
+    }
+  }
+
   // The first steps of an element, which the sweep then leaves out.
   void pull_to_anchor(C* __restrict p, C* __restrict g, const C* __restrict to, int64_t n) const {
     const Preparation<C> prepare(given_);
@@ -117,6 +128,7 @@ class Staged {
   const Segment& segment_;
   const Scalars& given_;
   Scalars swept_;  // without what comes before an anchor
+  bool asks_ahead_;
   Codes codes_[max_states];
   Sweep sweep_;
   bool buffered_[master];
