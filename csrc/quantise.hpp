@@ -36,21 +36,12 @@ struct Coding {
   }
 };
 
-// x * scale + y where the product needs no rounding: in one instruction, if there is one.
-ONEPASS_ELEMENT float exactly(float x, float scale, float y) {
-#ifdef __FMA__
-  return __builtin_fmaf(x, scale, y);
-#else
-  return x * scale + y;
-#endif
-}
-
 // One element of a block.
 template <class C>
 ONEPASS_ELEMENT C decode(uint8_t code, float scale, const Coding& coding) {
   const uint32_t digits = coding.has_sign ? code & 0x7Fu : code;
   const float shifted = bits_as<float>((digits + code_of_zero) << code_shift);
-  const uint32_t magnitude = bits_as<uint32_t>(exactly(shifted, scale, -code_offset * scale));
+  const uint32_t magnitude = bits_as<uint32_t>((shifted - code_offset) * scale);
   const uint32_t sign = uint32_t{code} << 24 & 0x80000000u;
   return static_cast<C>(bits_as<float>(coding.has_sign ? magnitude | sign : magnitude));
 }
@@ -59,6 +50,16 @@ ONEPASS_ELEMENT C decode(uint8_t code, float scale, const Coding& coding) {
 template <class C>
 ONEPASS_ELEMENT uint32_t magnitude_bits(C x) {
   return bits_as<uint32_t>(static_cast<float>(x)) & 0x7fffffffu;
+}
+
+// x * inverse + code_offset, where `inverse` is a power of two and the product therefore exact: in one instruction, if
+// there is one.
+ONEPASS_ELEMENT float scaled(float x, float inverse) {
+#ifdef __FMA__
+  return __builtin_fmaf(x, inverse, code_offset);
+#else
+  return x * inverse + code_offset;
+#endif
 }
 
 struct BlockScale {
@@ -78,7 +79,7 @@ struct BlockScale {
 template <class C>
 ONEPASS_ELEMENT uint8_t encode(C value, uint32_t dither, float inverse, const Coding& coding) {
   const uint32_t u = bits_as<uint32_t>(static_cast<float>(value)), magnitude = u & 0x7fffffffu;
-  const uint32_t t = bits_as<uint32_t>(exactly(bits_as<float>(magnitude), inverse, code_offset));
+  const uint32_t t = bits_as<uint32_t>(scaled(bits_as<float>(magnitude), inverse));
   const uint32_t sum = t + dither;
   constexpr uint32_t sign = 0x80u << code_shift;
   const uint32_t least = magnitude != 0 ? 1u << code_shift : 0u;  // or a second moment would vanish under the first
@@ -115,7 +116,7 @@ inline float quantise(const C* __restrict in, int64_t n, Coding coding, const Di
   }
   const BlockScale block(largest, coding);
   const uint32_t* __restrict const dither = dithers.of;
-  if (coding.has_sign) {
+  if (coding.has_sign) {  // as there
     coding.has_sign = true;
     for (int64_t i = 0; i < n; ++i) codes[i] = encode(in[i], dither[i], block.inverse, coding);
   } else {
