@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
-from torch._C._autograd import _profiler_enabled
 from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -113,7 +112,7 @@ class OnePass(Optimizer):
             or self._optimizer_step_post_hooks
             or _global_optimizer_pre_hooks
             or _global_optimizer_post_hooks
-            or _profiler_enabled()
+            or torch._C._autograd._profiler_enabled()
         )
         if (
             watched and type(self).step is OnePass.step
