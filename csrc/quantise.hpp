@@ -97,11 +97,19 @@ inline void dequantise(const uint8_t* codes, int64_t n, float scale, Coding codi
   }
 }
 
-// The dithers of the elements of all blocks.
+// The dithers of the elements of all blocks, kept for the tensors to come.
 struct Dithers {
   uint32_t of[quantised_block];
-  Dithers(const Coding& coding, int64_t n) {
-    for (int64_t i = 0; i < n && i < quantised_block; ++i) of[i] = coding.dither(static_cast<uint32_t>(i));
+  int64_t made;  // so many of them, for a coding of these two numbers; 0 at first
+  uint32_t spread, base;
+
+  void make(const Coding& coding, int64_t n) {
+    if (n > quantised_block) n = quantised_block;
+    if (made >= n && spread == coding.spread && base == coding.base) return;
+    for (int64_t i = 0; i < n; ++i) of[i] = coding.dither(static_cast<uint32_t>(i));
+    made = n;
+    spread = coding.spread;
+    base = coding.base;
   }
 };
 

@@ -119,11 +119,16 @@ class Staged {
   // Of a state, if it is in 8 bits.
   struct Codes {
     Coding coding;
-    Dithers dithers;
+    const Dithers& dithers;
     Codes(const Segment& segment, const Scalars& scalars, int state)
-        : coding(kind_of_state(segment.rule, state), scalars.draw),
-          dithers(coding, segment.quantised && state < segment.states ? segment.count : 0) {}
+        : coding(kind_of_state(segment.rule, state), scalars.draw), dithers(kept_dithers(state)) {
+      if (segment.quantised && state < segment.states) kept_dithers(state).make(coding, segment.count);
+    }
   };
+  static Dithers& kept_dithers(int state) {
+    thread_local Dithers kept[max_states];
+    return kept[state];
+  }
 
   const Segment& segment_;
   const Scalars& given_;

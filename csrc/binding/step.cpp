@@ -268,7 +268,8 @@ void quantise_state(Reader& reader, py::handle values, py::handle codes, py::han
   if (!fit) throw py::value_error("values, codes, scales: wrong types or layouts");
   if (kind < 0 || kind > 2) throw py::value_error("kind: 0, 1 or 2");
   const Coding coding(static_cast<StateKind>(kind), 0);
-  const Dithers dithers(coding, v.count());
+  Dithers dithers{};
+  dithers.make(coding, v.count());
   auto* const value = static_cast<float*>(v.data);
   auto* const code = static_cast<uint8_t*>(c.data);
   auto* const scale = static_cast<float*>(s.data);

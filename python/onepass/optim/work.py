@@ -28,6 +28,7 @@ _NUMBERS = {
     for decoupled in (False, True)
     for proximal in (False, True)
 }
+"""Which values of a group are only one number of its description, and the place that `describe` gives to it."""
 COUNTED, PLACE = 3, 6
 """Where a group says whether its steps are counted (2: on its device), and where its parameters are."""
 
