@@ -124,11 +124,23 @@ def _in_group(name: str, value: Any) -> Callable[[Any], None]:
     return change
 
 
+def _momentum(value: float) -> Callable[[Any], None]:
+    def change(optimizer: Any) -> None:
+        group = optimizer.param_groups[1]
+        if group.get("momentum"):  # torch cannot begin with it later
+            group["momentum"] = value
+
+    return change
+
+
 CHANGES = {
     "lr": _in_group("lr", 0.5),
     "lr of an int": _in_group("lr", 1),
     "lr tensor": _in_group("lr", torch.tensor(0.125)),
     "weight_decay": _in_group("weight_decay", 0.3),
+    "momentum": _momentum(0.25),
+    "no momentum": _momentum(0.0),
+    "betas": _in_group("betas", (0.5, 0.75)),
     "maximize": _in_group("maximize", True),
     "differentiable": _in_group("differentiable", False),
     "a key of the user's": _in_group("note", ["anything"]),
@@ -267,6 +279,12 @@ NUMBERS = {
 }
 
 
+OF_RULES = {
+    "momentum": st.sampled_from([0.0, 0.5, 0.9]),
+    "betas": st.sampled_from([(0.9, 0.999), (0.5, 0.9), (0.0, 0.9), (0.9, 0.75)]),
+}  # a foreign key in the groups of others
+
+
 @st.composite
 def lives(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Options to begin with, and what is written into the groups before each step."""
@@ -276,8 +294,9 @@ def lives(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         first["lr"] = schedule.Exponential(0.25, gamma=0.5).warmup(3)
     changes = []
     for _ in range(draw(st.integers(4, 12))):
-        changed = draw(st.lists(names, max_size=1))
-        changes.append({name: draw(NUMBERS[name]) for name in changed})
+        changeable = {**NUMBERS, **OF_RULES}
+        changed = draw(st.lists(st.sampled_from(sorted(changeable)), max_size=1))
+        changes.append({name: draw(changeable[name]) for name in changed})
     return first, changes
 
 
@@ -317,6 +336,7 @@ def test_a_memory_changes_nothing(life: Any, case: Case) -> None:
     [
         {"lr": schedule.Cosine(0.1, 100)},
         {"lr": schedule.Cosine(0.1, 100), "weight_decay": schedule.Linear(0.1, 50)},
+        {"betas": (schedule.Cosine(0.9, 100, final=0.5), schedule.Linear(0.99, 50, final=0.9))},
         {"max_grad_norm": 0.5},
         {"skip_nonfinite": True},
         {"state_dtype": "8bit"},
@@ -336,6 +356,37 @@ def test_options_are_described_once(options: dict[str, Any], described: Describe
             before = described.count
     assert described.count == before
     assert optimizer.report.steps_applied == 9
+
+
+@pytest.mark.parametrize("name", ["SGD", "RMSprop"])
+def test_scheduled_momentum_is_not_described(name: str, described: Described) -> None:
+    case = Case(name, name, {"lr": 0.02, "momentum": 0.9})
+    ours = parameters(SHAPES)
+    theirs = twin(ours)
+    moving = schedule.Linear(0.9, 20, final=0.5)
+    optimizer, torchs = case.ours(ours, momentum=moving), case.torchs(theirs)
+    for step in range(9):
+        gradients(ours, theirs)
+        torchs.param_groups[0]["momentum"] = moving(step)
+        optimizer.step()
+        torchs.step()
+        if step == 5:
+            before = described.count
+    assert described.count == before
+    assert_same(optimizer, torchs, **tolerances.accumulated(9))
+
+
+def test_betas_that_leave_their_range() -> None:
+    ours = parameters(SHAPES)
+    optimizer = onepass.AdamW(ours, betas=(schedule.Linear(0.5, 8, final=1.5), 0.99))
+    for _ in range(4):
+        gradients(ours)
+        optimizer.step()
+    before = [p.detach().clone() for p in ours]
+    with pytest.raises(ValueError, match="beta"):
+        optimizer.step()
+    for p, value in zip(ours, before, strict=True):
+        tolerances.exact(p, value)
 
 
 def test_other_learning_rates_are_not_described(described: Described) -> None:

@@ -7,14 +7,36 @@ namespace py = pybind11;
 namespace onepass {
 namespace {
 
+template <class Property>
+bool is_tuple_of(PyObject* value, const Property& property) {
+  if (!PyTuple_CheckExact(value)) return false;
+  PyObject** const first = PySequence_Fast_ITEMS(value);
+  return std::all_of(first, first + PyTuple_GET_SIZE(value), property);
+}
+
 // Numbers, names, None and tuples of those.
 bool is_constant(PyObject* value) {
-  if (PyTuple_CheckExact(value)) {
-    PyObject** const first = PySequence_Fast_ITEMS(value);
-    return std::all_of(first, first + PyTuple_GET_SIZE(value), is_constant);
+  return is_tuple_of(value, is_constant) || value == Py_None || PyFloat_CheckExact(value) || PyLong_CheckExact(value) ||
+         PyBool_Check(value) || PyUnicode_CheckExact(value);
+}
+
+bool is_number(PyObject* value) {
+  return PyFloat_CheckExact(value) || PyLong_CheckExact(value) || is_tuple_of(value, is_number);
+}
+
+// Puts a number, or those of a tuple, where they belong. False if they are none, or not as many, or one has another
+// sign or has become 0 or ceased to be: on that may depend which rule it is.
+bool renew(PyObject* value, PyObject* known, double* place) {
+  if (PyTuple_CheckExact(value) && PyTuple_CheckExact(known) && PyTuple_GET_SIZE(value) == PyTuple_GET_SIZE(known)) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value); ++i) {
+      if (!renew(PyTuple_GET_ITEM(value, i), PyTuple_GET_ITEM(known, i), place + i)) return false;
+    }
+    return true;
   }
-  return value == Py_None || PyFloat_CheckExact(value) || PyLong_CheckExact(value) || PyBool_Check(value) ||
-         PyUnicode_CheckExact(value);
+  if (!PyFloat_CheckExact(value) || !(PyFloat_CheckExact(known) || PyLong_CheckExact(known))) return false;
+  const double now = PyFloat_AS_DOUBLE(value), before = PyFloat_AsDouble(known);
+  *place = now;
+  return (now > 0) == (before > 0) && (now == 0) == (before == 0);
 }
 
 // What no description depends on: parameters are read in each step, schedules and counts are for after it.
@@ -83,9 +105,7 @@ bool Remembered::match(const py::list& groups, std::vector<GroupView>& out) cons
       if (entry == end || key != entry->key.ptr()) return false;
       const Entry& known = *entry++;
       if (!known.value || value == known.value.ptr()) return true;
-      if (known.number < 0 || !PyFloat_CheckExact(value)) return false;
-      view.numbers.number[known.number] = PyFloat_AS_DOUBLE(value);
-      return true;
+      return known.number >= 0 && renew(value, known.value.ptr(), &view.numbers.number[known.number]);
     });
     if (!same || entry != end) return false;
   }
@@ -96,12 +116,12 @@ bool Steadiness::holds(const py::list& groups) {
   uint64_t now = 1;
   const auto mix = [&](uint64_t word) { now = (now ^ word) * 0x9E3779B97F4A7C15u; };
   for (const py::handle group : groups) {
-    if (!PyDict_Check(group.ptr())) return false;
-    each_entry(group.ptr(), [&](PyObject* key, PyObject* value) {
-      mix(reinterpret_cast<uintptr_t>(key));
-      if (!PyFloat_CheckExact(value) && !PyLong_CheckExact(value)) mix(reinterpret_cast<uintptr_t>(value));
-      return true;
-    });
+    const bool constant = PyDict_Check(group.ptr()) && each_entry(group.ptr(), [&](PyObject* key, PyObject* value) {
+                            mix(reinterpret_cast<uintptr_t>(key));
+                            if (!is_number(value)) mix(reinterpret_cast<uintptr_t>(value));
+                            return is_constant(value) || !matters(key);
+                          });
+    if (!constant) return false;
   }
   return std::exchange(last_, now) == now;
 }

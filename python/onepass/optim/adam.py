@@ -67,6 +67,7 @@ class Adam(OnePass, torch.optim.Adam):
 
     core_keys = ("exp_avg", "exp_avg_sq")
     state_keys = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    places = (("betas", 0),)
 
     @options.documented
     def __init__(

@@ -20,7 +20,7 @@ from onepass import _core
 from onepass.optim import devices, launch, loading, options, scheduled, states
 from onepass.optim.average import averages_in_place
 from onepass.optim.conclusion import APPLIED, clip_of, conclude, skip, write_groups
-from onepass.optim.describing import update
+from onepass.optim.describing import check_ranges, update
 from onepass.optim.devices import Memory
 from onepass.optim.reading import READER
 from onepass.optim.report import Last, Report
@@ -38,6 +38,8 @@ class OnePass(Optimizer):
     """The states that every parameter of this optimizer has once it has stepped."""
     state_keys: ClassVar[tuple[str, ...]] = ()
     """All states of the shape of the parameter."""
+    places: ClassVar[tuple[tuple[str, int], ...]] = ()
+    """Hyper-parameters that a schedule may give beside lr and decays, and where `rule` puts them."""
     on_schedule_mismatch: str = "error"
     """What `load_state_dict` does where the checkpoint has another schedule: "error", "keep" ours, "checkpoint"."""
 
@@ -71,7 +73,9 @@ class OnePass(Optimizer):
     def _forget(self) -> None:
         """Start without a history: of addresses, of steps."""
         self._memory = _core.Memory()
-        self._clips = self._writes = False  # what a step of the groups does that are remembered
+        self._clips = self._may_leave_range = self._writes = (
+            False  # of the groups that are remembered
+        )
         self._memories: dict[int, Memory] = {}  # of devices
         self._scaler: tuple[Any, Any] | None = None  # GradScaler's numbers, if a device reads them
         self.schedules = scheduled.Schedules()
@@ -147,6 +151,8 @@ class OnePass(Optimizer):
     def _repeat(self) -> bool:
         """Do the step with the groups as they are remembered; return whether they still are so."""
         clip = clip_of(self, 1.0) if self._clips else None
+        if self._may_leave_range:
+            check_ranges(self)
         if not _core.repeat(
             READER, self._memory, self.param_groups, self.state, self.steps_applied, clip
         ):

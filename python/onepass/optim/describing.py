@@ -21,14 +21,20 @@ def update(optimizer: OnePass, unscale: float, clip: _core.Clip | None) -> bool:
     for i, group in enumerate(groups):
         if scheduled.KEY in group:
             scheduled.refuse_scheduler(group, i)
-            if scheduled.may_leave_range(group):
-                optimizer.check(group)
+    check_ranges(optimizer)
     try:
         return _update(optimizer, unscale, clip)
     except TypeError:  # perhaps a schedule has been put into a group since
         for group in groups:
             scheduled.enter(group, {}, optimizer.steps_applied)
         return _update(optimizer, unscale, clip)
+
+
+def check_ranges(optimizer: OnePass) -> None:
+    """Raise ValueError if a schedule has left the range of what it is for."""
+    for group in optimizer.param_groups:
+        if scheduled.KEY in group and scheduled.may_leave_range(group):
+            optimizer.check(group)
 
 
 def _update(optimizer: OnePass, unscale: float, clip: _core.Clip | None) -> bool:
@@ -59,9 +65,10 @@ def _remember(optimizer: OnePass, work: Work, clip: _core.Clip | None) -> None:
     """Have the next step do without descriptions, if its groups will be these."""
     groups = optimizer.param_groups
     if all(map(is_settled, work)):
-        numbers, seed = [numbers_of(group) for group in groups], groups[0].get("seed", 0)
+        numbers = [numbers_of(optimizer, group) for group in groups]
+        seed = groups[0].get("seed", 0)
         _core.remember(READER, optimizer._memory, groups, work, numbers, seed)
         optimizer._clips = clip is not None
-        optimizer._writes = any(
-            scheduled.KEY in group or options.needs_count(group) for group in groups
-        )
+        scheduled_groups = [group for group in groups if scheduled.KEY in group]
+        optimizer._may_leave_range = any(map(scheduled.may_leave_range, scheduled_groups))
+        optimizer._writes = bool(scheduled_groups) or any(map(options.needs_count, groups))

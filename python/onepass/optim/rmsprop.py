@@ -69,6 +69,7 @@ class RMSprop(OnePass, torch.optim.RMSprop):
 
     core_keys = ("square_avg",)
     state_keys = ("square_avg", "momentum_buffer", "grad_avg")
+    places = (("momentum", 2),)
 
     @options.documented
     def __init__(

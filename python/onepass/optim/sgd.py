@@ -59,6 +59,7 @@ class SGD(OnePass, torch.optim.SGD):
 
     counted = False
     core_keys = state_keys = ("momentum_buffer",)
+    places = (("momentum", 0),)
 
     @options.documented
     def __init__(

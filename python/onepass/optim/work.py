@@ -19,16 +19,7 @@ _NO_EXTRAS = states.Extras()
 _IDLE = (1.0, math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, False, 0.0)
 NOTHING: tuple[Any, ...] = ([], 0, (), 0, _IDLE, _NO_EXTRAS, devices.CPU)
 """A group without parameters, in the place of one that is not for the kernels."""
-_NUMBERS = {
-    (decoupled, proximal): {
-        "lr": len(_IDLE) - 1,
-        "weight_decay": 6 if decoupled else 2,
-        "l1_decay": 7 if proximal else 3,
-    }
-    for decoupled in (False, True)
-    for proximal in (False, True)
-}
-"""Which values of a group are only one number of its description, and the place that `describe` gives to it."""
+_LR = len(_IDLE) - 1
 COUNTED, PLACE = 3, 6
 """Where a group says whether its steps are counted (2: on its device), and where its parameters are."""
 
@@ -119,12 +110,17 @@ def is_settled(described: tuple[Any, ...]) -> bool:
     return described[PLACE] == devices.CPU and described is not NOTHING and not described[5].anchor
 
 
-def numbers_of(group: Group) -> dict[str, int]:
-    """Return which values of a group only decide one of the numbers of its description, and the place of that."""
-    return _NUMBERS[
-        bool(group.get("decoupled_weight_decay", False)),
-        group.get("l1_mode", "proximal") == "proximal",
-    ]
+def numbers_of(optimizer: OnePass, group: Group) -> dict[str, int]:
+    """Return which values of a group only decide numbers of its description, and the place of the first of these."""
+    decoupled = bool(group.get("decoupled_weight_decay", False))
+    proximal = group.get("l1_mode", "proximal") == "proximal"
+    of_rule = {name: _LR + 1 + place for name, place in optimizer.places}
+    return {
+        "lr": _LR,
+        "weight_decay": 6 if decoupled else 2,
+        "l1_decay": 7 if proximal else 3,
+        **of_rule,
+    }
 
 
 def _left_there(number: Any, place: int) -> Any:
