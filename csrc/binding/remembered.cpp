@@ -68,13 +68,13 @@ bool each_entry(PyObject* dict, const Visit& visit) {
 
 }  // namespace
 
-void Remembered::take(const py::list& groups, std::vector<GroupView> views, const py::list& numbers, uint64_t seed) {
+bool Remembered::take(const py::list& groups, std::vector<GroupView> views, const py::list& numbers, uint64_t seed) {
   groups_.clear();
   seed_ = seed;
   std::vector<One> all;
   for (size_t g = 0; g < views.size(); ++g) {
     PyObject* const group = at(groups, g);
-    if (params_of(group) == nullptr) return;
+    if (params_of(group) == nullptr) return false;
     One& one = all.emplace_back(One{std::move(views[g]), {}});
     one.view.params = py::object();
     const auto places = py::reinterpret_borrow<py::dict>(at(numbers, g));
@@ -86,9 +86,10 @@ void Remembered::take(const py::list& groups, std::vector<GroupView> views, cons
                              place != nullptr ? static_cast<int>(PyLong_AsLong(place)) : -1});
       return !counts || is_constant(value);
     });
-    if (!constant) return;
+    if (!constant) return false;
   }
   groups_ = std::move(all);
+  return true;
 }
 
 bool Remembered::match(const py::list& groups, std::vector<GroupView>& out) const {

@@ -13,9 +13,9 @@ namespace onepass {
 class Remembered {
  public:
   // Takes in the dicts of the groups and what they were described as. `numbers` holds a dict for each group: names of
-  // values that only decide one of the description's numbers, with the places of these. Remembers nothing where a value
-  // might change and still be the same object, as a tensor or a list does.
-  void take(const pybind11::list& groups, std::vector<GroupView> views, const pybind11::list& numbers, uint64_t seed);
+  // values that only decide one of the description's numbers, with the places of these. False, and nothing is
+  // remembered, where a value might change and still be the same object, as a tensor or a list does.
+  bool take(const pybind11::list& groups, std::vector<GroupView> views, const pybind11::list& numbers, uint64_t seed);
 
   // Adds to `out` the descriptions, with the parameters and the numbers that the groups have now. False if anything
   // else has changed.

@@ -238,14 +238,14 @@ std::optional<Trouble> step(Reader& reader, Memory& memory, const py::list& grou
   return std::nullopt;
 }
 
-void remember(Reader& reader, Memory& memory, const py::list& groups, const py::list& described,
+bool remember(Reader& reader, Memory& memory, const py::list& groups, const py::list& described,
               const py::list& numbers, uint64_t seed) {
   std::vector<GroupView> views;
   for (const py::handle group : described) views.emplace_back(reader, group.cast<py::tuple>());
   if (groups.size() != views.size() || numbers.size() != views.size()) {
     throw py::value_error("described, numbers: one of each for every group");
   }
-  memory.groups.take(groups, std::move(views), numbers, seed);
+  return memory.groups.take(groups, std::move(views), numbers, seed);
 }
 
 bool repeat(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, uint64_t draw, Clip* clip) {

@@ -44,8 +44,8 @@ void meet_threads_of_torch();
 std::optional<Trouble> step(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::dict& state,
                             const Request& request);
 
-// Remembers dicts of groups and what they were described as, for `repeat`; see Remembered.
-void remember(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::list& described,
+// Remembers dicts of groups and what they were described as, for `repeat`, if it can; see Remembered.
+bool remember(Reader& reader, Memory& memory, const pybind11::list& groups, const pybind11::list& described,
               const pybind11::list& numbers, uint64_t seed);
 
 // Does one step for all groups if they are as they were when they were remembered and nothing is out of the ordinary.

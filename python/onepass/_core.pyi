@@ -102,11 +102,12 @@ def remember(
     described: list[tuple[Any, ...]],
     numbers: list[dict[str, int]],
     seed: int,
-) -> None:
+) -> bool:
     """Remember what parameter groups, as dicts, were described as for `step`.
 
     `numbers` says for each group which of its values only decide one of the numbers of the description, and the place
-    of that. Nothing is remembered if another value might change and still be the same object, as a tensor or a list does.
+    of that. Return False, with nothing remembered, if another value might change and still be the same object, as a tensor
+    or a list does.
     """
 
 def repeat(

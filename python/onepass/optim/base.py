@@ -73,9 +73,8 @@ class OnePass(Optimizer):
     def _forget(self) -> None:
         """Start without a history: of addresses, of steps."""
         self._memory = _core.Memory()
-        self._clips = self._may_leave_range = self._writes = (
-            False  # of the groups that are remembered
-        )
+        # What the groups are that are remembered, if any.
+        self._remembered = self._clips = self._writes = self._may_leave_range = False
         self._memories: dict[int, Memory] = {}  # of devices
         self._scaler: tuple[Any, Any] | None = None  # GradScaler's numbers, if a device reads them
         self.schedules = scheduled.Schedules()
@@ -133,7 +132,7 @@ class OnePass(Optimizer):
                 loss = closure()
         own = self.__dict__
         scaled = "found_inf" in own or "grad_scale" in own
-        if not scaled and self._repeat():
+        if not scaled and self._remembered and self._repeat():
             return loss
         unscale: float | None = 1.0
         if scaled:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from onepass import _core
 from onepass.optim import launch, options, scheduled
 from onepass.optim.care import step_with_care
+from onepass.optim.checks import betas_in_range
 from onepass.optim.devices import CPU
 from onepass.optim.reading import READER
 from onepass.optim.work import PLACE, Work, describe, is_settled, numbers_of
@@ -34,7 +35,7 @@ def check_ranges(optimizer: OnePass) -> None:
     """Raise ValueError if a schedule has left the range of what it is for."""
     for group in optimizer.param_groups:
         if scheduled.KEY in group and scheduled.may_leave_range(group):
-            optimizer.check(group)
+            betas_in_range(group["betas"])
 
 
 def _update(optimizer: OnePass, unscale: float, clip: _core.Clip | None) -> bool:
@@ -67,7 +68,9 @@ def _remember(optimizer: OnePass, work: Work, clip: _core.Clip | None) -> None:
     if all(map(is_settled, work)):
         numbers = [numbers_of(optimizer, group) for group in groups]
         seed = groups[0].get("seed", 0)
-        _core.remember(READER, optimizer._memory, groups, work, numbers, seed)
+        optimizer._remembered = _core.remember(
+            READER, optimizer._memory, groups, work, numbers, seed
+        )
         optimizer._clips = clip is not None
         scheduled_groups = [group for group in groups if scheduled.KEY in group]
         optimizer._may_leave_range = any(map(scheduled.may_leave_range, scheduled_groups))

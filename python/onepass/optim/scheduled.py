@@ -57,14 +57,17 @@ class Schedules:
     """The schedules of an optimizer's groups, read from their plain data once."""
 
     def __init__(self) -> None:
-        self._read: dict[int, tuple[dict[str, Any], list[tuple[str, str, Schedule]]]] = {}
+        self._read: dict[int, tuple[dict[str, Any], list[tuple[str, int | None, Schedule]]]] = {}
 
-    def of(self, group: Mapping[str, Any]) -> list[tuple[str, str, Schedule]]:
+    def of(self, group: Mapping[str, Any]) -> list[tuple[str, int | None, Schedule]]:
         """Return the schedules of a group, each with its key and, for a beta, its place there."""
         plain = group[KEY]
         known = self._read.get(id(plain))
         if known is None or known[0] is not plain:
-            fields = [(*name.partition(".")[::2], from_dict(s)) for name, s in plain.items()]
+            fields = []
+            for name, schedule in plain.items():
+                field, _, index = name.partition(".")
+                fields.append((field, int(index) if index else None, from_dict(schedule)))
             known = plain, fields
             self._read[id(plain)] = known
         return known[1]
@@ -72,24 +75,22 @@ class Schedules:
     def write(self, group: dict[str, Any], t: int) -> None:
         """Write into a group the numbers that the step after `t` applied steps uses."""
         for field, index, schedule in self.of(group):
-            if index:
-                betas = list(group[field])
-                betas[int(index)] = schedule(t)
-                group[field] = tuple(betas)
-            else:
+            if index is None:
                 group[field] = schedule(t)
+            else:
+                betas = group[field]
+                group[field] = (*betas[:index], schedule(t), *betas[index + 1 :])
         group[COUNT] = t
 
     def for_device(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """Return a group with programs in the place of the numbers that schedules give."""
         found = dict(group)
         for field, index, schedule in self.of(group):
-            if index:
-                betas = list(found[field])
-                betas[int(index)] = program(schedule)
-                found[field] = tuple(betas)
-            else:
+            if index is None:
                 found[field] = program(schedule)
+            else:
+                betas = found[field]
+                found[field] = (*betas[:index], program(schedule), *betas[index + 1 :])
         return found
 
 
