@@ -42,7 +42,7 @@ class Remembered {
 // Tells whether the values of groups stay the same from step to step, apart from those that only are numbers.
 class Steadiness {
  public:
-  // Whether they are those of the call before.
+  // Whether they are those of the call before, and such as can be remembered.
   bool holds(const pybind11::list& groups);
 
  private:

@@ -38,7 +38,7 @@ class Memory:
     """What an optimizer keeps from one step to the next to do it faster."""
 
     def finds_steady(self, groups: list[dict[str, Any]]) -> bool:
-        """Return whether the values of parameter groups are those of the call before, apart from those that are numbers."""
+        """Return whether parameter groups can be remembered: no value can change unseen, and none but numbers has changed."""
 
 class Trouble:
     """Why a step was not done; nothing has been written. Pairs are (group, index in the group)."""
