@@ -46,7 +46,7 @@ def test_extension_links_no_torch() -> None:
 
 def kernel_objects(folder: Path) -> dict[str, Path]:
     """Compile the kernels as the build does, one object per instruction set."""
-    source = Path(__file__).parent.parent / "csrc" / "update.cpp"
+    source = Path(__file__).parent.parent / "csrc" / "cpu" / "update.cpp"
     compiler = shutil.which("g++")
     if compiler is None or not source.exists():
         pytest.skip("no g++, or no source beside the tests")
@@ -67,6 +67,7 @@ def kernel_objects(folder: Path) -> dict[str, Path]:
             "-fPIC",
             "-fvisibility=hidden",
             "-ffp-contract=off",
+            f"-I{source.parent.parent}",
             *own,
         ]
         subprocess.run(

@@ -1,4 +1,4 @@
-#include "augment.hpp"
+#include "binding/augment.hpp"
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "dispatch.hpp"
-#include "philox.hpp"
-#include "picture.hpp"
-#include "sampling.hpp"
+#include "augment/draw.hpp"
+#include "augment/warp.hpp"
+#include "cpu/dispatch.hpp"
+#include "rules/philox.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;

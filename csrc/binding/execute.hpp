@@ -1,8 +1,8 @@
 // Where the extensions for the CPU and for devices part: each has a source file of its own for what is named here.
 #pragma once
 
-#include "gather.hpp"
-#include "plan.hpp"
+#include "binding/collect.hpp"
+#include "plan/plan.hpp"
 
 namespace onepass {
 

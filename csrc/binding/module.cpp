@@ -2,15 +2,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "augment.hpp"
-#include "dispatch.hpp"
-#include "memory.hpp"
-#include "parallel.hpp"
-#include "plan.hpp"
-#include "program.hpp"
-#include "reader.hpp"
-#include "step.hpp"
-#include "stream.hpp"
+#include "binding/augment.hpp"
+#include "binding/bandwidth.hpp"
+#include "binding/step.hpp"
+#include "cpu/dispatch.hpp"
+#include "cpu/huge_pages.hpp"
+#include "cpu/parallel.hpp"
+#include "plan/plan.hpp"
+#include "rules/program.hpp"
+#include "torch/reader.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -31,6 +31,7 @@ PYBIND11_MODULE(_core, m) {
 
   py::class_<onepass::Memory>(m, "Memory", py::module_local())
       .def(py::init())
+      .def_readwrite("steps_applied", &onepass::Memory::steps_applied)
       .def(
           "finds_steady",
           [](onepass::Memory& memory, const py::list& groups) { return memory.steadiness.holds(groups); }, "groups"_a);

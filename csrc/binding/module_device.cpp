@@ -2,8 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "binding/step.hpp"
 #include "cuda/engine.hpp"
-#include "step.hpp"
 
 #ifdef ONEPASS_EMULATED
 #include "cuda/emulated.hpp"

@@ -1,4 +1,4 @@
-#include "step.hpp"
+#include "binding/step.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -6,7 +6,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include "quantise.hpp"
+#include "rules/quantize.hpp"
 
 namespace py = pybind11;
 
@@ -213,6 +213,7 @@ void apply(Scratch& scratch, Reader& reader, Memory& memory, const Request& requ
   if (!applies) return;
   announce(scratch.changed, native);
   without_gil(scratch, native, [&] { run(scratch.plan, memory, request); });
+  memory.steps_applied += request.counts;
 }
 
 }  // namespace

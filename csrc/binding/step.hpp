@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "execute.hpp"
-#include "gather.hpp"
+#include "binding/collect.hpp"
+#include "binding/execute.hpp"
 
 namespace onepass {
 
@@ -30,6 +30,7 @@ struct Request {
   const pybind11::set* first_steps = nullptr;     // pairs that keep no "step" and whose first step this is, or null
   const pybind11::set* first_averages = nullptr;  // pairs whose average starts, or null
   uint64_t seed = 0, draw = 0;                    // of stochastic rounding
+  bool counts = true;                             // the step in memory.steps_applied, once it is applied
   int device = on_host;                           // where the tensors are
   const Order* order = nullptr;                   // what the device is asked for, if there is one
 };

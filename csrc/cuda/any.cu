@@ -1,5 +1,5 @@
 // The kernels for any types, layout and options, and those of the norm.
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace onepass {
 namespace {

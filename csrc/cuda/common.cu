@@ -1,5 +1,5 @@
 // The kernels for common combinations of types.
-#include "kernels.cuh"
+#include "cuda/kernels.cuh"
 
 namespace onepass::device {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-#include "work.hpp"
+#include "cuda/work.hpp"
 
 namespace onepass::device {
 

@@ -1,14 +1,14 @@
 // A device that is the host itself: the code of the kernels, thread by thread. For tests.
-#include "emulated.hpp"
+#include "cuda/emulated.hpp"
 
 #include <cstring>
 #include <deque>
 #include <functional>
 
-#include "device.hpp"
-#include "general.hpp"
-#include "settle.hpp"
-#include "typed.hpp"
+#include "cuda/device.hpp"
+#include "cuda/general.hpp"
+#include "cuda/settle.hpp"
+#include "cuda/typed.hpp"
 
 namespace onepass::device {
 namespace {

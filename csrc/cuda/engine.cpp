@@ -1,10 +1,10 @@
-#include "engine.hpp"
+#include "cuda/engine.hpp"
 
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
-#include "../norm.hpp"
+#include "rules/norm.hpp"
 
 namespace onepass {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <deque>
 
-#include "mirror.hpp"
-#include "table.hpp"
+#include "cuda/mirror.hpp"
+#include "cuda/table.hpp"
 
 namespace onepass {
 

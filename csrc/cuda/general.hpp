@@ -2,8 +2,8 @@
 // block of 8-bit states, and each of its lanes 8 elements, which share a block of random numbers.
 #pragma once
 
-#include "element.hpp"
-#include "lane.hpp"
+#include "cuda/lane.hpp"
+#include "rules/element.hpp"
 
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp

@@ -1,10 +1,10 @@
 // The kernels: what emulated.cpp does in loops, in blocks of threads.
 #pragma once
 
-#include "general.hpp"
-#include "kernels.hpp"
-#include "settle.hpp"
-#include "typed.hpp"
+#include "cuda/general.hpp"
+#include "cuda/kernels.hpp"
+#include "cuda/settle.hpp"
+#include "cuda/typed.hpp"
 
 namespace onepass {
 namespace {  // internal linkage: every source file compiles its own

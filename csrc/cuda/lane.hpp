@@ -1,11 +1,11 @@
 // The 8 elements that one lane of a warp takes, on their way from memory and back: of any type and layout.
 #pragma once
 
-#include "quantise.hpp"
-#include "rounding.hpp"
-#include "rules.hpp"
-#include "vector.hpp"
-#include "work.hpp"
+#include "cuda/vector.hpp"
+#include "cuda/work.hpp"
+#include "rules/quantize.hpp"
+#include "rules/rules.hpp"
+#include "rules/stochastic.hpp"
 
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp

@@ -2,10 +2,10 @@
 // norm.hpp.
 #pragma once
 
-#include "../norm.hpp"
-#include "numeric.hpp"
-#include "vector.hpp"
-#include "work.hpp"
+#include "cuda/vector.hpp"
+#include "cuda/work.hpp"
+#include "rules/norm.hpp"
+#include "rules/numeric.hpp"
 
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp

@@ -1,4 +1,4 @@
-#include "mirror.hpp"
+#include "cuda/mirror.hpp"
 
 #include <algorithm>
 #include <cstring>

@@ -6,7 +6,7 @@
 #include <deque>
 #include <vector>
 
-#include "device.hpp"
+#include "cuda/device.hpp"
 
 namespace onepass {
 

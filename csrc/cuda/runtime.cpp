@@ -1,5 +1,5 @@
 // The device that is CUDA.
-#include "runtime.hpp"
+#include "cuda/runtime.hpp"
 
 #include <cuda_runtime_api.h>
 
@@ -7,9 +7,9 @@
 #include <stdexcept>
 #include <utility>
 
-#include "../norm.hpp"
-#include "device.hpp"
-#include "kernels.hpp"
+#include "cuda/device.hpp"
+#include "cuda/kernels.hpp"
+#include "rules/norm.hpp"
 
 namespace onepass::device {
 namespace {

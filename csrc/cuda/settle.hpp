@@ -2,8 +2,8 @@
 // these the scalars. One block of threads does it.
 #pragma once
 
-#include "measure.hpp"
-#include "program.hpp"
+#include "cuda/measure.hpp"
+#include "rules/program.hpp"
 
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp

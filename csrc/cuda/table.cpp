@@ -1,10 +1,10 @@
-#include "table.hpp"
+#include "cuda/table.hpp"
 
 #include <algorithm>
 #include <cstring>
 
-#include "access.hpp"
-#include "vector.hpp"
+#include "cuda/vector.hpp"
+#include "rules/access.hpp"
 
 namespace onepass {
 namespace {

@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <vector>
 
-#include "plan.hpp"
-#include "work.hpp"
+#include "cuda/work.hpp"
+#include "plan/plan.hpp"
 
 namespace onepass {
 

@@ -4,11 +4,11 @@
 
 #include <utility>
 
-#include "access.hpp"
-#include "element.hpp"
-#include "rules.hpp"
-#include "vector.hpp"
-#include "work.hpp"
+#include "cuda/vector.hpp"
+#include "cuda/work.hpp"
+#include "rules/access.hpp"
+#include "rules/element.hpp"
+#include "rules/rules.hpp"
 
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp

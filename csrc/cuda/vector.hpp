@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "access.hpp"
+#include "rules/access.hpp"
 
 #ifdef __CUDACC__
 #define ONEPASS_UNROLL _Pragma("unroll")

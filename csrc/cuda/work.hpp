@@ -1,8 +1,8 @@
 // What the kernels of a device are given: plain data, most of it in the device's memory.
 #pragma once
 
-#include "prepare.hpp"
-#include "segment.hpp"
+#include "rules/scalars.hpp"
+#include "rules/segment.hpp"
 
 namespace onepass {
 

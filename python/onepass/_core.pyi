@@ -35,7 +35,10 @@ class Reader:
     def uses_dlpack(self) -> bool: ...
 
 class Memory:
-    """What an optimizer keeps from one step to the next to do it faster."""
+    """What an optimizer keeps from one step to the next: how many were applied, and what makes them faster."""
+
+    steps_applied: int
+    """Counted by `step` and `repeat` in the very call that applies a step."""
 
     def finds_steady(self, groups: list[dict[str, Any]]) -> bool:
         """Return whether parameter groups can be remembered: no value can change unseen, and none but numbers has changed."""

@@ -79,7 +79,7 @@ def _places(
 
 
 def _fold(place: Tensor, last: int, fill: str, bilinear: bool) -> Tensor:
-    """As `fold` in csrc/fill.hpp."""
+    """As `fold` in csrc/augment/coordinates.hpp."""
     if fill == "reflect":
         period = 2 * last + 2
         a = torch.where(place < 0, -1 - place, place)

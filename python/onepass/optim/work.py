@@ -25,7 +25,7 @@ COUNTED, PLACE = 3, 6
 
 
 class Rule(NamedTuple):
-    """An update rule of csrc/rules.hpp: its number, and the names of its states in torch's state dict."""
+    """An update rule of csrc/rules/rules.hpp: its number, and the names of its states in torch's state dict."""
 
     number: int
     keys: tuple[str, ...]

@@ -16,7 +16,7 @@ from .traced import Answers, Code, Number, Traced, code_of
 __all__ = ["Program", "program", "run"]
 
 STACK = 24
-"""Numbers that the machine in csrc/program.hpp holds at most."""
+"""Numbers that the machine in csrc/rules/program.hpp holds at most."""
 _OPS = [
     "constant",
     "steps",
@@ -87,7 +87,7 @@ def program(schedule: Schedule) -> Program:
 
 
 def run(instructions: Program, steps: int) -> float:
-    """Return what the machine of csrc/program.hpp makes of a program: for tests."""
+    """Return what the machine of csrc/rules/program.hpp makes of a program: for tests."""
     from onepass import _core
 
     return _core.evaluate(instructions, float(steps))

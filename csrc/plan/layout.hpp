@@ -1,0 +1,63 @@
+// How the elements of several tensors of one shape lie in memory.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "rules/segment.hpp"
+
+namespace onepass {
+
+// Where a tensor's memory is: on a CUDA device by its number, or
+constexpr int on_host = -1;
+
+// A tensor as the binding reads it; shape and strides (in elements) belong to the tensor.
+struct TensorView {
+  void* data;
+  Dtype dtype;
+  int device;
+  int dims;
+  const int64_t* shape;
+  const int64_t* stride;
+
+  int64_t count() const;
+};
+
+inline bool is_floating(const TensorView& view) { return view.dtype <= Dtype::f16; }
+
+bool same_shape(const TensorView& a, const TensorView& b);
+
+// No element lies at the address of another one. May say false for exotic strided views that do not overlap.
+bool free_of_overlap(const TensorView& view);
+
+// Every element of the tensor's memory range belongs to it, so that the tensor can be walked as a flat array.
+bool is_dense(const TensorView& view);
+
+// The operands of one tensor, as far as it has them.
+struct Operands {
+  TensorView view[max_operands];
+  bool has[max_operands] = {};
+  float* scale[max_states] = {};
+  int states = 0;
+  bool quantised = false;
+};
+
+// True if the elements at the same place in memory are the same elements of all operands, which are dense; `count` is
+// the number of elements.
+bool share_dense_layout(const Operands& operands, int64_t count);
+
+// Keeps the strides of tensors that do not share a layout.
+class StridedStore {
+ public:
+  // The elements are taken in the order in which operand `leader` has them in memory.
+  const Strided* add(const Operands& operands, int leader);
+  void clear();
+  bool empty() const { return views_.empty(); }
+
+ private:
+  std::deque<Strided> views_;
+  std::deque<std::vector<int64_t>> numbers_;
+};
+
+}  // namespace onepass

@@ -1,0 +1,220 @@
+// Every update rule: what one step does to ONE element.
+//
+// A rule says how many states it has and whether it takes square roots, prepares its scalars in double once per step
+// from the group's hyper-parameters `h` and the tensor's step number `t` (from 1), and is then called as rule(p, g,
+// states...). The order of `h` is the order in which the Python class of the optimizer gives them; h[0] is the learning
+// rate.
+#pragma once
+
+#include <cmath>
+
+#include "rules/device.hpp"
+#include "rules/segment.hpp"
+
+namespace onepass {
+namespace {  // internal linkage: see numeric.hpp
+
+// As a function of the standard library, it would set errno where the compiler is not told otherwise.
+template <class C>
+ONEPASS_ELEMENT C square_root(C x) {
+#ifdef __CUDA_ARCH__
+  return std::sqrt(x);
+#else
+  if constexpr (sizeof(C) == sizeof(float)) {
+    return __builtin_sqrtf(x);
+  } else {
+    return __builtin_sqrt(x);
+  }
+#endif
+}
+
+// As torch.maximum: NaN wins, whichever side it is on.
+template <class C>
+ONEPASS_ELEMENT C maximum(C a, C b) {
+  const C larger = a > b ? a : b;  // b where either is NaN
+  return a != a ? a : larger;
+}
+
+// A NaN stays.
+template <class C>
+ONEPASS_ELEMENT C at_least(C a, C least) {
+  return a < least ? least : a;
+}
+
+// Stochastic gradient descent (Robbins & Monro, 1951). h: lr.
+template <class C>
+struct Sgd {
+  static constexpr int states = 0;
+  static constexpr bool has_root = false;
+  ONEPASS_DEVICE static Prepared prepare(const double* h, double) { return {h[0], {h[0]}}; }
+
+  C lr;
+  ONEPASS_DEVICE explicit Sgd(const double* s) : lr(static_cast<C>(s[0])) {}
+  ONEPASS_ELEMENT void operator()(C& p, C g) const { p = p - lr * g; }
+};
+
+// SGD with momentum (Polyak, 1964; Nesterov's form as in Sutskever et al., 2013). h: lr, momentum, dampening, nesterov.
+// The buffer of a tensor's first step is the gradient itself.
+template <class C>
+struct Momentum {
+  static constexpr int states = 1;
+  static constexpr bool has_root = false;
+  ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
+    const bool first = t <= 1;
+    return {h[0], {h[0], first ? 0 : h[1], first ? 1 : 1 - h[2], h[1], h[3]}};
+  }
+
+  C lr, keep, take, momentum;
+  bool nesterov;
+  ONEPASS_DEVICE explicit Momentum(const double* s)
+      : lr(static_cast<C>(s[0])),
+        keep(static_cast<C>(s[1])),
+        take(static_cast<C>(s[2])),
+        momentum(static_cast<C>(s[3])),
+        nesterov(s[4] != 0) {}
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& b) const {
+    b = keep * b + take * g;
+    p = p - lr * (nesterov ? g + momentum * b : b);
+  }
+};
+
+// Adagrad (Duchi, Hazan & Singer, 2011). h: lr, lr_decay, eps.
+template <class C>
+struct Adagrad {
+  static constexpr int states = 1;
+  static constexpr bool has_root = true;
+  ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
+    const double rate = h[0] / (1 + (t - 1) * h[1]);
+    return {rate, {rate, h[2]}};
+  }
+
+  C lr, eps;
+  ONEPASS_DEVICE explicit Adagrad(const double* s) : lr(static_cast<C>(s[0])), eps(static_cast<C>(s[1])) {}
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& sum) const {
+    sum = sum + g * g;
+    p = p - lr * g / (square_root(sum) + eps);
+  }
+};
+
+// RMSprop (Hinton, 2012; centered: Graves, 2013, eq. 38-45). h: lr, alpha, eps, momentum, and the share of v below
+// which the centered variance is not trusted.
+// States: v, then the buffer of the momentum, then the mean gradient of the centered form, as far as they exist.
+template <class C, bool centered, bool with_momentum>
+struct RMSpropBase {
+  static constexpr int states = 1 + centered + with_momentum;
+  static constexpr bool has_root = true;
+  ONEPASS_DEVICE static Prepared prepare(const double* h, double) {
+    return {h[0], {h[0], h[1], 1 - h[1], h[2], h[3], h[4]}};
+  }
+
+  C lr, alpha, rest, eps, momentum, trusted;
+  ONEPASS_DEVICE explicit RMSpropBase(const double* s)
+      : lr(static_cast<C>(s[0])),
+        alpha(static_cast<C>(s[1])),
+        rest(static_cast<C>(s[2])),
+        eps(static_cast<C>(s[3])),
+        momentum(static_cast<C>(s[4])),
+        trusted(static_cast<C>(s[5])) {}
+
+  ONEPASS_ELEMENT C scaled(C g, C& v) const {
+    v = alpha * v + rest * g * g;
+    return g / (square_root(v) + eps);
+  }
+  ONEPASS_ELEMENT C scaled(C g, C& v, C& mean) const {
+    v = alpha * v + rest * g * g;
+    mean = alpha * mean + rest * g;
+    const C variance = at_least(v - mean * mean, trusted * v);  // rounding may leave it below zero
+    return g / (square_root(variance) + eps);
+  }
+  template <class... Mean>
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& v, Mean&... mean) const
+    requires(!with_momentum)
+  {
+    p = p - lr * scaled(g, v, mean...);
+  }
+  template <class... Mean>
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& v, C& b, Mean&... mean) const
+    requires(with_momentum)
+  {
+    b = momentum * b + scaled(g, v, mean...);
+    p = p - lr * b;
+  }
+};
+template <class C>
+using RMSprop = RMSpropBase<C, false, false>;
+template <class C>
+using RMSpropMomentum = RMSpropBase<C, false, true>;
+template <class C>
+using RMSpropCentered = RMSpropBase<C, true, false>;
+template <class C>
+using RMSpropCenteredMomentum = RMSpropBase<C, true, true>;
+
+// Adam (Kingma & Ba, 2015, algorithm 1; amsgrad: Reddi, Kale & Kumar, 2018), bias corrections arranged as in torch.
+// h: lr, beta1, beta2, eps. States: m, v and, for amsgrad, the largest v so far.
+template <class C, bool amsgrad>
+struct AdamBase {
+  static constexpr int states = 2 + amsgrad;
+  static constexpr bool has_root = true;
+  ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
+    const double bias1 = 1 - std::pow(h[1], t);
+    const double bias2 = 1 - std::pow(h[2], t);
+    return {h[0], {h[0] / bias1, h[1], 1 - h[1], h[2], 1 - h[2], 1 / std::sqrt(bias2), h[3]}};
+  }
+
+  C step_size, beta1, rest1, beta2, rest2, inverse_bias, eps;
+  ONEPASS_DEVICE explicit AdamBase(const double* s)
+      : step_size(static_cast<C>(s[0])),
+        beta1(static_cast<C>(s[1])),
+        rest1(static_cast<C>(s[2])),
+        beta2(static_cast<C>(s[3])),
+        rest2(static_cast<C>(s[4])),
+        inverse_bias(static_cast<C>(s[5])),
+        eps(static_cast<C>(s[6])) {}
+
+  ONEPASS_ELEMENT void average(C g, C& m, C& v) const {
+    m = beta1 * m + rest1 * g;
+    v = beta2 * v + rest2 * g * g;
+  }
+  ONEPASS_ELEMENT void move(C& p, C m, C v) const { p = p - step_size * m / (square_root(v) * inverse_bias + eps); }
+
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& m, C& v) const {
+    average(g, m, v);
+    move(p, m, v);
+  }
+  ONEPASS_ELEMENT void operator()(C& p, C g, C& m, C& v, C& largest) const {
+    average(g, m, v);
+    largest = maximum(largest, v);
+    move(p, m, largest);
+  }
+};
+template <class C>
+using Adam = AdamBase<C, false>;
+template <class C>
+using AmsGrad = AdamBase<C, true>;
+
+template <template <class> class... Rule>
+struct RuleList {};
+// The list of rules; a rule's place in it is its number, its name is in rule_names.
+using Rules =
+    RuleList<Sgd, Momentum, Adagrad, RMSprop, RMSpropMomentum, RMSpropCentered, RMSpropCenteredMomentum, Adam, AmsGrad>;
+constexpr const char* rule_names[] = {
+    "sgd",  "momentum", "adagrad", "rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum",
+    "adam", "amsgrad"};
+
+// What kind of number each state of a rule is, for its 8-bit code.
+enum class StateKind : uint8_t { with_sign, nonnegative, maximum };
+ONEPASS_DEVICE inline StateKind kind_of_state(int rule, int k) {
+  constexpr StateKind kinds[][max_states] = {{},
+                                             {StateKind::with_sign},
+                                             {StateKind::nonnegative},
+                                             {StateKind::nonnegative},
+                                             {StateKind::nonnegative, StateKind::with_sign},
+                                             {StateKind::nonnegative, StateKind::with_sign},
+                                             {StateKind::nonnegative, StateKind::with_sign, StateKind::with_sign},
+                                             {StateKind::with_sign, StateKind::nonnegative},
+                                             {StateKind::with_sign, StateKind::nonnegative, StateKind::maximum}};
+  return kinds[rule][k];
+}
+
+}  // namespace
+}  // namespace onepass

@@ -1,0 +1,193 @@
+#include "torch/native.hpp"
+
+#include <dlfcn.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace onepass {
+namespace {
+
+template <class Function>
+bool find(const char* name, Function& out) {
+  void* const library = dlopen("libtorch_cpu.so", RTLD_NOLOAD | RTLD_LAZY);
+  out = library != nullptr ? reinterpret_cast<Function>(dlsym(library, name)) : nullptr;
+  return out != nullptr;
+}
+
+bool find_code(const char* name, int32_t& out) {
+  int32_t (*code)() = nullptr;
+  if (!find(name, code)) return false;
+  out = code();
+  return true;
+}
+
+}  // namespace
+
+const Native& Native::of_torch() {
+  static const Native found;
+  return found;
+}
+
+Native::Native() {
+#ifndef Py_GIL_DISABLED
+  try {
+    if (!find_functions()) return;
+    places_ = Places::find();
+    if (!places_.lead_to_impl()) return;
+    if (places_.lead_to_data() && !find_numbers()) most_dims_ = -1;
+    available_ = works();
+    if (!available_ && knows_places()) {
+      most_dims_ = -1;
+      available_ = works();
+    }
+  } catch (py::error_already_set&) {  // torch is in a mode in which its tensors are not what they seem
+  }
+#endif
+}
+
+bool Native::find_functions() {
+  return find("aoti_torch_get_data_ptr", data_) && find("aoti_torch_get_dim", dims_) &&
+         find("aoti_torch_get_sizes", sizes_) && find("aoti_torch_get_strides", strides_) &&
+         find("aoti_torch_get_dtype", dtype_) && find("aoti_torch_get_device_type", device_) &&
+         find("aoti_torch_get_layout", layout_) && find("aoti_torch_new_tensor_handle", keep_) &&
+         find("aoti_torch_delete_tensor_object", release_) &&
+         find("_ZNK3c1010TensorImpl4gradEv", gradient_) &&                               // TensorImpl::grad() const
+         find("_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE", bump_version_) &&  // bump_version(const Tensor&)
+         find_code("aoti_torch_device_type_cpu", cpu_) && find_code("aoti_torch_device_type_cuda", cuda_) &&
+         find("aoti_torch_get_device_index", index_) && find_code("aoti_torch_layout_strided", strided_) &&
+         find_code("aoti_torch_dtype_float32", dtype_codes_[0]) &&
+         find_code("aoti_torch_dtype_float64", dtype_codes_[1]) &&
+         find_code("aoti_torch_dtype_bfloat16", dtype_codes_[2]) &&
+         find_code("aoti_torch_dtype_float16", dtype_codes_[3]) &&
+         find_code("aoti_torch_dtype_int16", dtype_codes_[4]) && find_code("aoti_torch_dtype_uint8", dtype_codes_[5]);
+}
+
+// A TensorImpl holds the sizes and strides of tensors of few dimensions itself.
+bool Native::find_numbers() {
+  for (const py::object& tensor : Places::samples()) {
+    const Tensor native = of(tensor.ptr());
+    const auto start = reinterpret_cast<uintptr_t>(impl(native));
+    int64_t *sizes = nullptr, *strides = nullptr;
+    if ((sizes_(native, &sizes) | strides_(native, &strides)) != 0) return false;
+    const size_t first = reinterpret_cast<uintptr_t>(sizes) - start,
+                 second = reinterpret_cast<uintptr_t>(strides) - start;
+    if (most_dims_ >= 0 && (sizes_in_impl_ != first || strides_in_impl_ != second)) return false;
+    if (second <= first || second - first > 64 * sizeof(int64_t)) return false;
+    sizes_in_impl_ = first;
+    strides_in_impl_ = second;
+    most_dims_ = static_cast<int64_t>((second - first) / sizeof(int64_t));
+  }
+  return true;
+}
+
+// What it says of known tensors is what torch says of them: when it sees their kind for the first time, and again.
+bool Native::works() {
+  const std::vector<py::object> tensors = Places::samples();
+  undefined_ = impl(gradient_(impl(of(tensors[0].ptr()))));
+  for (const py::object& tensor : tensors) {
+    const Tensor native = of(tensor.ptr());
+    const py::object grad = tensor.attr("grad");
+    const Tensor found = gradient(native);
+    if (grad.is_none() ? found != nullptr : found == nullptr || object_of(found) != grad.ptr()) return false;
+    if (!tells_the_truth(tensor) || !tells_the_truth(tensor)) return false;
+    const int before = tensor.attr("_version").cast<int>();
+    bump_version(native);
+    if (tensor.attr("_version").cast<int>() != before + 1) return false;
+  }
+  if (!knows_places()) return true;
+  const py::object clone = py::module_::import("torch").attr("_lazy_clone")(tensors[0]);
+  TensorView view, other;
+  return read(of(clone.ptr()), view) && read(of(tensors[0].ptr()), other) && view.data != other.data &&
+         tells_the_truth(clone) && tells_the_truth(tensors[0]);
+}
+
+bool Native::tells_the_truth(py::handle tensor) const {
+  TensorView view;
+  if (!read(of(tensor.ptr()), view) || view.dtype != Dtype::f32 || view.device != on_host) return false;
+  const auto shape = tensor.attr("shape").cast<std::vector<int64_t>>();
+  const auto stride = tensor.attr("stride")().cast<std::vector<int64_t>>();
+  return reinterpret_cast<uintptr_t>(view.data) == tensor.attr("data_ptr")().cast<uintptr_t>() &&
+         std::equal(view.shape, view.shape + view.dims, shape.begin(), shape.end()) &&
+         std::equal(view.stride, view.stride + view.dims, stride.begin(), stride.end());
+}
+
+bool Native::find_device(Tensor tensor, int& out) const {
+  int32_t type = 0, index = on_host;
+  if (device_(tensor, &type) != 0) return false;
+  if (type != cpu_ && (!reads_cuda || type != cuda_ || index_(tensor, &index) != 0)) return false;
+  out = index;
+  return true;
+}
+
+bool Native::read_by_functions(Tensor tensor, TensorView& out) const {
+  if (impl(tensor) == nullptr || is_negated(tensor) || !find_device(tensor, out.device)) return false;
+  int32_t layout = 0, dtype = 0;
+  if (layout_(tensor, &layout) != 0 || layout != strided_) return false;
+  int64_t dims = 0;
+  int64_t *shape = nullptr, *stride = nullptr;
+  if ((dtype_(tensor, &dtype) | dims_(tensor, &dims) | sizes_(tensor, &shape) | strides_(tensor, &stride) |
+       data_(tensor, &out.data)) != 0) {
+    return false;
+  }
+  int code = 0;
+  while (code < 6 && dtype_codes_[code] != dtype) ++code;
+  out.dtype = static_cast<Dtype>(code);
+  out.dims = static_cast<int>(dims);
+  out.shape = shape;
+  out.stride = stride;
+  if (code == 6 || reinterpret_cast<uintptr_t>(out.data) < lowest_plain_address) return false;
+  if (knows_places() && kind_of(tensor) == nullptr) remember(tensor, out);
+  return true;
+}
+
+// `view` is what the functions say of the tensor. A kind of which the objects say something else is not remembered.
+void Native::remember(Tensor tensor, const TensorView& view) const {
+  Kind& kind = kinds_[next_kind_];
+  kind = {type(tensor), keys(tensor), view.dtype, view.device};
+  TensorView direct;
+  const bool same = read_directly(tensor, direct) && direct.data == view.data && direct.dims == view.dims &&
+                    direct.shape == view.shape && direct.stride == view.stride;
+  if (same) {
+    next_kind_ = (next_kind_ + 1) % kinds_.size();
+  } else {
+    kind = {};
+  }
+}
+
+// Null if it has not been seen yet.
+const Native::Kind* Native::kind_of(Tensor tensor) const {
+  const uintptr_t own_type = type(tensor), own_keys = keys(tensor);
+  for (const Kind& kind : kinds_) {
+    if (kind.type == own_type && kind.keys == own_keys) return &kind;
+  }
+  return nullptr;
+}
+
+// False if the functions have to be asked.
+bool Native::read_directly(Tensor tensor, TensorView& out) const {
+  const char* const start = static_cast<const char*>(impl(tensor));
+  if (!knows_places() || start == nullptr || storage(tensor) == nullptr) return false;
+  const Kind* const kind = kind_of(tensor);
+  const auto dims = static_cast<int64_t>(word_at(start, places_.dims_in_impl));
+  if (kind == nullptr || dims > most_dims_) return false;
+  if ((word_at(storage(tensor), places_.flags_in_storage) & places_.guarded) != 0) return false;
+  out.dtype = kind->dtype;
+  out.device = kind->device;
+  out.dims = static_cast<int>(dims);
+  out.shape = reinterpret_cast<const int64_t*>(start + sizes_in_impl_);
+  out.stride = reinterpret_cast<const int64_t*>(start + strides_in_impl_);
+  const uintptr_t first = word_at(start, places_.offset_in_impl) * static_cast<uintptr_t>(size_of(kind->dtype));
+  out.data = reinterpret_cast<void*>(word_at(storage(tensor), places_.data_in_storage) + first);
+  return reinterpret_cast<uintptr_t>(out.data) >= lowest_plain_address;
+}
+
+Native::Tensor Native::keep(Tensor tensor) const {
+  Tensor kept = nullptr;
+  return keep_(tensor, &kept) == 0 ? kept : nullptr;
+}
+
+}  // namespace onepass

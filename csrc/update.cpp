@@ -1,8 +1,0 @@
-// The update kernel of one instruction set: compiled once for each, with ONEPASS_ISA naming it.
-#include "update.hpp"
-
-#include "kernels.hpp"
-
-void onepass::ONEPASS_KERNEL(update)(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
-  update(segment, scalars, begin, end);
-}
