@@ -1,10 +1,12 @@
 #include "binding/bandwidth.hpp"
 
+#include "cpu/execute.hpp"
+
 namespace py = pybind11;
 
 namespace onepass {
 
-Stream::Stream(Reader& reader, const py::list& tensors) : kept_(tensors.attr("copy")()) {
+Stream::Stream(const Reader& reader, const py::list& tensors) : kept_(tensors.attr("copy")()) {
   plan_.begin_group(Group{});
   for (const py::handle row : kept_) {
     const auto operands = row.cast<py::tuple>();
@@ -31,7 +33,7 @@ Stream::Stream(Reader& reader, const py::list& tensors) : kept_(tensors.attr("co
 
 void Stream::run() const {
   py::gil_scoped_release release;
-  plan_.stream(isa());
+  stream(plan_, isa());
 }
 
 }  // namespace onepass

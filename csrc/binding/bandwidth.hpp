@@ -11,7 +11,7 @@ namespace onepass {
 class Stream {
  public:
   // `tensors`: a tuple (param, grad, states...) per tensor, dense, of one shape, layout and dtype. Keeps them alive.
-  Stream(Reader& reader, const pybind11::list& tensors);
+  Stream(const Reader& reader, const pybind11::list& tensors);
 
   // Reads and writes what a step of these tensors would, in the same chunks, and changes nothing.
   void run() const;

@@ -1,5 +1,11 @@
 #include "binding/collect.hpp"
 
+#include <algorithm>
+#include <array>
+#include <unordered_set>
+
+#include "binding/state_cursor.hpp"
+#include "binding/step.hpp"
 #include "cpu/prefetch.hpp"
 
 namespace py = pybind11;
@@ -7,182 +13,437 @@ namespace py = pybind11;
 namespace onepass {
 namespace {
 
+using SlotArray = std::array<PyObject*, Slots::most>;
+
+enum class Found { nothing, ready, unsupported, missing_state, mismatch };
+
 bool has_memory(const TensorView& view) { return view.data != nullptr || view.count() == 0; }
+
+bool contains(const py::set* pairs, size_t group, size_t i) {
+  return pairs != nullptr && !pairs->empty() && pairs->contains(py::make_tuple(group, i));
+}
+
+// The values of a state dict for the group's slots, null where it has none.
+void find_slots(PyObject* own, const Slots& slots, SlotArray& found) {
+  std::fill_n(found.begin(), slots.count, nullptr);
+  PyObject *key = nullptr, *value = nullptr;
+  int expected = 0;
+  for (Py_ssize_t position = 0; PyDict_Next(own, &position, &key, &value);) {
+    const int k = slots.index_of(key, expected);
+    if (k < 0) continue;
+    found[static_cast<size_t>(k)] = value == Py_None ? nullptr : value;
+    expected = k + 1;
+  }
+}
+
+// Reads one parameter's tensors into `operands` and `step`: view(k, out) that of slot k, or
+constexpr int of_parameter = -2, of_gradient = -1;
+
+class OperandReader {
+ public:
+  OperandReader(const GroupView& group, int device) : group_(group), slots_(group.slots), device_(device) {}
+
+  Operands operands;
+  Count step;
+
+  template <class View>
+  Found read(const SlotArray& slot, const View& view) {
+    for (bool& has : operands.has) has = false;
+    operands.states = static_cast<int>(group_.keys.size());
+    operands.quantised = !group_.scale_keys.empty();
+    step = {};
+    TensorView &p = operands.view[param], &g = operands.view[grad];
+    if (!view(of_parameter, p) || !is_floating(p) || !free_of_overlap(p)) return Found::unsupported;
+    if (!view(of_gradient, g) || !can_follow(p.dtype, g.dtype)) return Found::unsupported;
+    if (p.device != device_ || g.device != device_) return Found::unsupported;
+    if (!same_shape(p, g) || !has_memory(p) || !has_memory(g)) return Found::mismatch;
+    operands.has[param] = operands.has[grad] = true;
+    for (int k = 0; k < slots_.count; ++k) {
+      if (slot[static_cast<size_t>(k)] == nullptr ? !may_lack(k) : !read_slot(k, view)) return Found::missing_state;
+    }
+    return Found::ready;
+  }
+
+ private:
+  static bool can_follow(Dtype parameter, Dtype gradient) {
+    return gradient == parameter || gradient == Dtype::f32 || (parameter == Dtype::f32 && gradient == Dtype::bf16);
+  }
+
+  bool is_low() const { return operands.view[param].dtype >= Dtype::bf16; }
+
+  // Only parameters of low precision have a master, whatever the others have been before; anchors come and go.
+  bool may_lack(int k) const {
+    return slots_.role[k] == Slots::Role::anchor || (slots_.role[k] == Slots::Role::master && !is_low());
+  }
+
+  template <class View>
+  bool read_slot(int k, const View& view) {
+    const Dtype own = operands.view[param].dtype;
+    const int operand = slots_.operand[k];
+    switch (slots_.role[k]) {
+      case Slots::Role::state:
+        return read_like_param(k, operand, view) &&
+               (operands.quantised ? operands.view[operand].dtype == Dtype::u8 : is_floating(operands.view[operand]));
+      case Slots::Role::ema:
+      case Slots::Role::anchor:
+        return read_like_param(k, operand, view) && is_floating(operands.view[operand]);
+      case Slots::Role::master:
+        if (!is_low()) return true;
+        return read_like_param(k, operand, view) &&
+               operands.view[operand].dtype == (own == Dtype::bf16 ? Dtype::i16 : Dtype::f32);
+      case Slots::Role::scale: {
+        TensorView found;
+        const int64_t blocks = (operands.view[param].count() + quantised_block - 1) / quantised_block;
+        if (!view(k, found) || found.device != device_ || found.dtype != Dtype::f32 || found.count() != blocks) {
+          return false;
+        }
+        operands.scale[operand] = static_cast<float*>(found.data);
+        return is_dense(found) && has_memory(found);
+      }
+      case Slots::Role::step: {
+        TensorView found;
+        if (!view(k, found) || found.device != (group_.counts_on_device ? device_ : on_host)) return false;
+        if (found.data == nullptr || found.count() != 1) return false;
+        if (found.dtype != Dtype::f32 && found.dtype != Dtype::f64) return false;
+        step = {found.data, found.dtype == Dtype::f64};
+        return group_.counts_on_device || step.read() >= 0;
+      }
+    }
+    return false;
+  }
+
+  template <class View>
+  bool read_like_param(int k, int operand, const View& view) {
+    TensorView& found = operands.view[operand];
+    operands.has[operand] = true;
+    return view(k, found) && found.device == device_ && same_shape(operands.view[param], found) && has_memory(found) &&
+           free_of_overlap(found);
+  }
+
+  const GroupView& group_;
+  const Slots& slots_;
+  int device_;
+};
+
+class Collector {
+ public:
+  Collector(Collected& out, const Reader& reader, PyObject* state, const Request& request, StepFailure& failure)
+      : out_(out), reader_(reader), native_(reader.native()), state_(state), request_(request), failure_(failure) {}
+
+  // Without Python and without references, as nothing else can run. False if a tensor is not of torch's own types: all
+  // has to be collected with Python then.
+  bool collect_natively() {
+    StateCursor cursor(state_);
+    for (size_t g = 0; g < out_.groups.size(); ++g) {
+      begin(g);
+      const size_t size = group().size();
+      PyObject** const parameters = PySequence_Fast_ITEMS(group().params.ptr());
+      out_.parameters.insert(out_.parameters.end(), parameters, parameters + size);
+      out_.ends.push_back(out_.parameters.size());
+      for (size_t first = 0; first < size && group_is_supported(); first += block) {
+        if (!find_block(cursor, first, std::min(block, size - first), size >= worth_prefetching)) return false;
+        read_block(first, std::min(block, size - first));
+      }
+    }
+    return true;
+  }
+
+  // With references to everything, as Python may run between the finding and the reading of tensors.
+  void collect_with_python() {
+    std::vector<std::vector<Parts>> all;
+    for (const GroupView& group : out_.groups) {
+      std::vector<Parts>& parts = all.emplace_back();
+      for (size_t i = 0; i < group.size(); ++i) {  // its size may change: a gradient may be a property
+        Parts& one = parts.emplace_back();
+        one.parameter = keep(group.at(i));
+        out_.parameters.push_back(one.parameter);
+        const py::object gradient = py::reinterpret_steal<py::object>(reader_.gradient(one.parameter));
+        one.gradient = gradient.is_none() ? nullptr : keep(gradient.ptr());
+      }
+      out_.ends.push_back(out_.parameters.size());
+    }
+    StateCursor cursor(state_);
+    for (size_t g = 0; g < all.size(); ++g) {
+      for (Parts& one : all[g]) find_states(cursor, out_.groups[g], one);
+    }
+    for (std::vector<Parts>& parts : all) {
+      for (Parts& one : parts) examine(one);
+    }
+    for (size_t g = 0; g < all.size(); ++g) {
+      begin(g);
+      for (size_t i = 0; i < all[g].size() && group_is_supported(); ++i) read_parts(i, all[g][i]);
+    }
+  }
+
+ private:
+  // Parameters whose objects are found before the first of them is read.
+  static constexpr size_t block = 32;
+  // Fewer than this are all in a cache sooner than they could be asked for.
+  static constexpr size_t worth_prefetching = 64;
+
+  // One parameter, where Python may run: all of it is kept.
+  struct Parts {
+    PyObject* parameter = nullptr;
+    PyObject* gradient = nullptr;
+    bool has_state = true;
+    SlotArray slot{};
+    std::array<PyObject*, Slots::most + 2> storage{};  // of the slots, the parameter, the gradient
+    bool supported = true;
+    std::array<bool, Slots::most> readable{};
+  };
+
+  void begin(size_t g) {
+    g_ = g;
+    supported_ = true;
+    out_.groups[g].numbers.seed = request_.seed;
+    out_.groups[g].numbers.draw = request_.draw;
+    out_.plan.begin_group(out_.groups[g].numbers);
+  }
+
+  const GroupView& group() const { return out_.groups[g_]; }
+  bool group_is_supported() const { return supported_; }
+
+  bool find_block(StateCursor& cursor, size_t first, size_t count, bool prefetches) {
+    const Slots& slots = group().slots;
+    for (size_t i = 0; i < count; ++i) {
+      PyObject* const parameter = group().at(first + i);
+      if (!reader_.is_exact(parameter)) return false;
+      parameter_[i] = parameter;
+      if (prefetches) prefetch(parameter);
+    }
+    for (size_t i = 0; i < count && slots.count != 0; ++i) {
+      own_[i] = cursor.at(parameter_[i], false);
+      if (prefetches && own_[i] != nullptr) prefetch(own_[i]);
+    }
+    if (prefetches) {
+      for (size_t i = 0; i < count; ++i) native_->prefetch(native_->of(parameter_[i]));
+      for (size_t i = 0; i < count && slots.count != 0; ++i) {
+        if (own_[i] != nullptr && PyDict_Check(own_[i])) prefetch_entries(own_[i]);
+      }
+    }
+    for (size_t i = 0; i < count; ++i) {
+      gradient_[i] = native_->gradient(native_->of(parameter_[i]));
+      if (gradient_[i] == nullptr) continue;
+      PyObject* const object = native_->object_of(gradient_[i]);
+      if (object != nullptr && !reader_.is_exact(object)) return false;
+      if (prefetches) native_->prefetch(gradient_[i]);
+      if (slots.count == 0) continue;
+      if (own_[i] == nullptr) own_[i] = cursor.at(parameter_[i], true);
+      if (own_[i] == nullptr || !PyDict_Check(own_[i])) continue;
+      find_slots(own_[i], slots, slot_[i]);
+      for (int k = 0; k < slots.count; ++k) {
+        PyObject* const value = slot_[i][static_cast<size_t>(k)];
+        if (value == nullptr) continue;
+        if (!reader_.is_exact(value)) return false;
+        if (prefetches) prefetch(value);
+      }
+    }
+    if (prefetches) prefetch_tensors(count);
+    return true;
+  }
+
+  static void prefetch_entries(PyObject* dict) {
+    const char* const keys = reinterpret_cast<const char*>(reinterpret_cast<PyDictObject*>(dict)->ma_keys);
+    prefetch(keys);
+    prefetch(keys + line);
+    prefetch(keys + 2 * line);
+  }
+
+  template <class Visit>
+  void each_slot(size_t count, const Visit& visit) const {
+    const int slots = group().slots.count;
+    for (size_t i = 0; i < count; ++i) {
+      if (gradient_[i] == nullptr || slots == 0 || own_[i] == nullptr || !PyDict_Check(own_[i])) continue;
+      for (int k = 0; k < slots; ++k) {
+        PyObject* const value = slot_[i][static_cast<size_t>(k)];
+        if (value != nullptr) visit(native_->of(value));
+      }
+    }
+  }
+
+  void prefetch_tensors(size_t count) const {
+    each_slot(count, [&](Native::Tensor tensor) { native_->prefetch(tensor); });
+    for (size_t i = 0; i < count; ++i) {
+      native_->prefetch_storage(native_->of(parameter_[i]));
+      if (gradient_[i] != nullptr) native_->prefetch_storage(gradient_[i]);
+    }
+    each_slot(count, [&](Native::Tensor tensor) { native_->prefetch_storage(tensor); });
+  }
+
+  void read_block(size_t first, size_t count) {
+    OperandReader reader(group(), request_.device);
+    const bool only_anchor = group().slots.count == 1 && group().anchor_key != Py_None;
+    static const SlotArray none{};
+    for (size_t i = 0; i < count && supported_; ++i) {
+      if (gradient_[i] == nullptr) continue;
+      const Native::Tensor own = native_->of(parameter_[i]);
+      const bool stateless = group().slots.count == 0 || (own_[i] == nullptr && only_anchor);
+      const bool has_state = stateless || (own_[i] != nullptr && PyDict_Check(own_[i]));
+      const SlotArray& slot = stateless || !has_state ? none : slot_[i];
+      Found found = native_->is_inference(own) ? Found::unsupported : reader.read(slot, [&](int k, TensorView& view) {
+        return native_->read(k == of_parameter ? own : k == of_gradient ? gradient_[i] : native_->of(slot[k]), view);
+      });
+      if (!has_state && found == Found::ready) found = Found::missing_state;
+      if (found == Found::ready) {
+        out_.gradients.push_back(gradient_[i]);
+        for (int k = 0; k < group().slots.count; ++k) {
+          if (slot[static_cast<size_t>(k)] != nullptr) out_.objects.push_back(slot[static_cast<size_t>(k)]);
+        }
+      }
+      conclude(first + i, parameter_[i], found, reader);
+    }
+  }
+
+  PyObject* keep(PyObject* object) {
+    out_.kept.push_back(py::reinterpret_borrow<py::object>(object));
+    return object;
+  }
+
+  void find_states(StateCursor& cursor, const GroupView& group, Parts& one) {
+    if (group.slots.count == 0) return;
+    PyObject* const own = cursor.at(one.parameter, one.gradient != nullptr);
+    const bool only_anchor = group.slots.count == 1 && group.anchor_key != Py_None;
+    one.has_state = own != nullptr ? PyDict_Check(own) : only_anchor;
+    if (own == nullptr || !one.has_state || one.gradient == nullptr) return;
+    find_slots(own, group.slots, one.slot);
+    for (PyObject* const value : one.slot) {
+      if (value != nullptr) keep(value);
+    }
+  }
+
+  void examine(Parts& one) {
+    if (one.gradient == nullptr) return;
+    one.supported = examine(one.parameter, true, one.storage[Slots::most]) &&
+                    examine(one.gradient, false, one.storage[Slots::most + 1]);
+    for (size_t k = 0; k < Slots::most && one.supported; ++k) {
+      if (one.slot[k] != nullptr) one.readable[k] = examine(one.slot[k], false, one.storage[k]);
+    }
+  }
+
+  bool examine(PyObject* tensor, bool written, PyObject*& storage) {
+    if (!is_tensor(tensor)) return false;
+    py::object found;
+    if (!reader_.examine(tensor, written, found)) return false;
+    storage = found.ptr();
+    if (found) out_.kept.push_back(std::move(found));
+    return true;
+  }
+
+  void read_parts(size_t i, const Parts& one) {
+    if (one.gradient == nullptr) return;
+    OperandReader reader(group(), request_.device);
+    Found found = Found::unsupported;
+    if (one.supported) {
+      found = reader.read(one.slot, [&](int k, TensorView& view) {
+        if (k == of_parameter) return reader_.view(one.parameter, one.storage[Slots::most], view);
+        if (k == of_gradient) return reader_.view(one.gradient, one.storage[Slots::most + 1], view);
+        const auto place = static_cast<size_t>(k);
+        return one.readable[place] && reader_.view(one.slot[place], one.storage[place], view);
+      });
+      if (!one.has_state && found == Found::ready) found = Found::missing_state;
+    }
+    if (found == Found::ready) {
+      out_.objects.push_back(one.gradient);
+      for (PyObject* const value : one.slot) {
+        if (value != nullptr) out_.objects.push_back(value);
+      }
+    }
+    conclude(i, one.parameter, found, reader);
+  }
+
+  static bool is_tensor(PyObject* object) {
+    static PyObject* const type = py::module_::import("torch").attr("Tensor").inc_ref().ptr();
+    return PyObject_IsInstance(object, type) == 1;
+  }
+
+  void conclude(size_t i, PyObject* parameter, Found found, const OperandReader& reader) {
+    switch (found) {
+      case Found::nothing:
+        return;
+      case Found::unsupported:
+        supported_ = false;
+        failure_.unsupported.push_back(g_);
+        return;
+      case Found::missing_state:
+        failure_.missing_state.emplace_back(g_, i);
+        return;
+      case Found::mismatch:
+        failure_.mismatch.emplace_back(g_, i);
+        return;
+      case Found::ready:
+        break;
+    }
+    StepNumber t = contains(request_.first_steps, g_, i) ? 1 : 2;
+    Count count = reader.step;
+    if (group().counts_on_device) {
+      t = {count.data, count.is_double};
+      count = {};
+    } else if (count.data != nullptr) {
+      t = count.read() + 1;
+    }
+    out_.plan.add(reader.operands, t, contains(request_.first_averages, g_, i));
+    out_.changed.push_back({parameter, count, t.known});
+    out_.objects.push_back(parameter);
+  }
+
+  Collected& out_;
+  const Reader& reader_;
+  const Native* native_;
+  PyObject* state_;
+  const Request& request_;
+  StepFailure& failure_;
+  size_t g_ = 0;
+  bool supported_ = true;
+
+  PyObject *parameter_[block], *own_[block];  // of the parameters of a block
+  Native::Tensor gradient_[block];
+  SlotArray slot_[block];
+};
+
+// Groups with a parameter that stands twice among all of them: torch steps it twice, one after the other.
+void find_duplicates(Collected& collected, Memory& memory, StepFailure& failure) {
+  const std::vector<PyObject*>& all = collected.parameters;
+  if (all == memory.distinct) return;
+  std::unordered_set<PyObject*> seen, twice;
+  for (PyObject* const parameter : all) {
+    if (!seen.insert(parameter).second) twice.insert(parameter);
+  }
+  if (twice.empty()) {
+    memory.distinct = all;
+    return;
+  }
+  size_t i = 0;
+  for (size_t g = 0; g < collected.ends.size(); ++g) {
+    bool has = false;
+    for (; i < collected.ends[g]; ++i) has = has || twice.contains(all[i]);
+    if (has) failure.unsupported.push_back(g);
+  }
+}
 
 }  // namespace
 
-uint64_t version_of(PyObject* dict) {
-#if PY_VERSION_HEX < 0x030C0000
-  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
-#else
-  static uint64_t unknown = 0;
-  return dict != nullptr ? ++unknown : 0;
-#endif
+void Collected::clear() {
+  groups.clear();
+  plan.clear();
+  changed.clear();
+  objects.clear();
+  gradients.clear();
+  kept.clear();
+  parameters.clear();
+  ends.clear();
 }
 
-Gatherer::Gatherer(Reader& reader, Memory& memory, PyObject* state, int device)
-    : reader_(reader),
-      memory_(memory),
-      state_(state),
-      device_(device),
-      state_unchanged_(memory.state_version == version_of(state)) {}
-
-void Gatherer::prefetch_objects(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
-                                size_t place) const {
-  prefetch(parameter);
-  prefetch(entry.own);
-  for (size_t k = 0; k < group.slots; ++k) prefetch(memory_.tensors[place + k]);
-}
-
-// The tensors of the parameter's state, null where it has none; nothing where they have to be looked up.
-std::span<PyObject* const> Gatherer::known_states(const GroupView& group, PyObject* parameter,
-                                                  const Memory::Entry& entry, size_t place) const {
-  if (group.slots == 0 || !knows(group, parameter, entry, place)) return {};
-  return {memory_.tensors.data() + place, group.slots};
-}
-
-void Gatherer::prefetch_tensors(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
-                                size_t place) const {
-  if (!reader_.is_exact(Py_TYPE(parameter))) return;
-  const Native& native = *reader_.native();
-  native.prefetch(native.of(parameter));
-  for (PyObject* const state : known_states(group, parameter, entry, place)) {
-    if (state != nullptr) native.prefetch(native.of(state));
+void collect(Collected& collected, const Reader& reader, Memory& memory, const py::dict& state, const Request& request,
+             StepFailure& failure) {
+  Collector collector(collected, reader, state.ptr(), request, failure);
+  if (reader.native() == nullptr || !collector.collect_natively()) {
+    std::vector<GroupView> groups = std::move(collected.groups);
+    collected.clear();
+    collected.groups = std::move(groups);
+    failure = {};
+    collector.collect_with_python();
   }
-}
-
-void Gatherer::prefetch_storages(const GroupView& group, PyObject* parameter, const Memory::Entry& entry,
-                                 size_t place) const {
-  if (!reader_.is_exact(Py_TYPE(parameter))) return;
-  const Native& native = *reader_.native();
-  const Native::Tensor own = native.of(parameter), gradient = native.gradient(own);
-  if (gradient != nullptr) native.prefetch(gradient);
-  native.prefetch_storage(own);
-  for (PyObject* const state : known_states(group, parameter, entry, place)) {
-    if (state != nullptr) native.prefetch_storage(native.of(state));
-  }
-}
-
-// Whether the tensors in the memory are still those of the parameter's state dict.
-bool Gatherer::knows(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) const {
-  return state_unchanged_ && entry.parameter == parameter && entry.own != nullptr &&
-         entry.own_version == version_of(entry.own) && entry.place == place && entry.kind == group.kind;
-}
-
-Found Gatherer::read(const GroupView& group, PyObject* parameter, Memory::Entry& entry, size_t place) {
-  for (bool& has : operands.has) has = false;
-  operands.states = static_cast<int>(group.keys.size());
-  operands.quantised = !group.scale_keys.empty();
-  step = {};
-  gradient = py::object();
-  native_gradient = nullptr;
-  if (reader_.native() != nullptr && reader_.is_exact(Py_TYPE(parameter))) {
-    native_gradient = reader_.native()->gradient(reader_.native()->of(parameter));
-    if (native_gradient == nullptr) return Found::nothing;
-    if (read_natively(group, parameter, entry, place)) return Found::ready;
-  }
-  return read_with_python(group, parameter, entry, place);
-}
-
-// False if anything is out of the ordinary.
-bool Gatherer::read_natively(const GroupView& group, PyObject* parameter, const Memory::Entry& entry, size_t place) {
-  const Native& native = *reader_.native();
-  if (group.slots != 0 && !knows(group, parameter, entry, place)) return false;
-  TensorView &p = operands.view[param], &g = operands.view[grad];
-  PyObject* const object = native.object_of(native_gradient);
-  if (object != nullptr && !reader_.is_exact(Py_TYPE(object))) return false;
-  if (!native.read(native.of(parameter), p) || !is_floating(p) || !free_of_overlap(p)) return false;
-  if (!native.read(native_gradient, g) || (g.dtype != p.dtype && g.dtype != Dtype::f32)) return false;
-  if (!same_shape(p, g) || !has_memory(p) || !has_memory(g) || p.device != device_ || g.device != device_) return false;
-  operands.has[param] = operands.has[grad] = true;
-  own_ = nullptr;
-  return read_states(group, memory_.tensors.data() + place);
-}
-
-Found Gatherer::read_with_python(const GroupView& group, PyObject* parameter, Memory::Entry& entry, size_t place) {
-  entry.own = nullptr;  // until all of it is read
-  native_gradient = nullptr;
-  gradient = py::reinterpret_steal<py::object>(reader_.gradient(parameter));
-  if (gradient.is_none()) return Found::nothing;
-  for (bool& has : operands.has) has = false;
-  TensorView &p = operands.view[param], &g = operands.view[grad];
-  if (!reader_.read(parameter, p) || !is_floating(p) || !free_of_overlap(p)) return Found::uncovered;
-  if (!reader_.read(gradient.ptr(), g) || (g.dtype != p.dtype && g.dtype != Dtype::f32)) return Found::uncovered;
-  if (p.device != device_ || g.device != device_) return Found::uncovered;
-  if (!same_shape(p, g) || !has_memory(p) || !has_memory(g)) return Found::invalid;
-  operands.has[param] = operands.has[grad] = true;
-  if (group.slots != 0) {
-    own_ = reader_.lookup(state_, parameter);
-    const bool only_anchor = group.slots == 1 && group.anchor_key != Py_None;
-    if (own_ == nullptr && only_anchor) return Found::ready;
-    if (own_ == nullptr || !PyDict_Check(own_)) return Found::repair;
-    const uint64_t version = version_of(own_);
-    if (!read_states(group, memory_.tensors.data() + place)) return Found::repair;
-    entry.own = own_;
-    entry.own_version = version;
-    entry.place = static_cast<uint32_t>(place);
-    entry.kind = group.kind;
-  }
-  return Found::ready;
-}
-
-bool Gatherer::read_states(const GroupView& group, PyObject** tensor) {
-  const int states = operands.states;
-  const bool quantised = operands.quantised;
-  for (int k = 0; k < states; ++k) {
-    if (!read_like_param(PyTuple_GET_ITEM(group.keys.ptr(), k), *tensor++, first_state + k)) return false;
-    const TensorView& view = operands.view[first_state + k];
-    if (quantised ? view.dtype != Dtype::u8 : !is_floating(view)) return false;
-  }
-  if (group.step_key != Py_None) {
-    TensorView view;
-    const int place = group.counts_on_device ? device_ : on_host;
-    if (!read_state(group.step_key, *tensor++, view, place) || view.data == nullptr || view.count() != 1) return false;
-    if (view.dtype != Dtype::f32 && view.dtype != Dtype::f64) return false;
-    step = {view.data, view.dtype == Dtype::f64};
-  }
-  if (group.ema_key != Py_None) {
-    if (!read_like_param(group.ema_key, *tensor++, ema) || !is_floating(operands.view[ema])) return false;
-  }
-  if (group.master_key != Py_None) {
-    const Dtype dtype = operands.view[param].dtype;
-    PyObject*& own_master = *tensor++;  // every key keeps its place, whatever the parameter is converted to
-    if (dtype >= Dtype::bf16) {
-      if (!read_like_param(group.master_key, own_master, master)) return false;
-      if (operands.view[master].dtype != (dtype == Dtype::bf16 ? Dtype::i16 : Dtype::f32)) return false;
-    } else {
-      own_master = nullptr;
-    }
-  }
-  for (int k = 0; quantised && k < states; ++k) {
-    TensorView view;
-    if (!read_state(PyTuple_GET_ITEM(group.scale_keys.ptr(), k), *tensor++, view, device_)) return false;
-    const int64_t blocks = (operands.view[param].count() + quantised_block - 1) / quantised_block;
-    if (view.dtype != Dtype::f32 || view.count() != blocks || !is_dense(view) || !has_memory(view)) return false;
-    operands.scale[k] = static_cast<float*>(view.data);
-  }
-  if (group.anchor_key != Py_None) {
-    if (own_ != nullptr) *tensor = PyDict_GetItemWithError(own_, group.anchor_key);
-    if (*tensor == nullptr) return true;
-    if (!read_like_param(group.anchor_key, *tensor, anchor) || !is_floating(operands.view[anchor])) return false;
-  }
-  return true;
-}
-
-bool Gatherer::read_like_param(PyObject* key, PyObject*& tensor, int operand) {
-  TensorView& view = operands.view[operand];
-  operands.has[operand] = true;
-  return read_state(key, tensor, view, device_) && same_shape(operands.view[param], view) && has_memory(view) &&
-         free_of_overlap(view);
-}
-
-bool Gatherer::read_state(PyObject* key, PyObject*& tensor, TensorView& out, int device) {
-  if (own_ == nullptr) {
-    if (tensor == nullptr) return false;
-    return reader_.native()->read(reader_.native()->of(tensor), out) && out.device == device;
-  }
-  tensor = PyDict_GetItemWithError(own_, key);
-  return tensor != nullptr && tensor != Py_None && reader_.read(tensor, out) && out.device == device;
+  find_duplicates(collected, memory, failure);
 }
 
 }  // namespace onepass

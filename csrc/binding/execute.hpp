@@ -1,13 +1,13 @@
 // Where the extensions for the CPU and for devices part: each has a source file of its own for what is named here.
 #pragma once
 
-#include "binding/collect.hpp"
+#include "binding/memory.hpp"
 #include "plan/plan.hpp"
 
 namespace onepass {
 
-struct Order;
 struct Request;
+struct StepOptions;
 
 // Whether groups may have numbers that stand in a device's memory.
 extern const bool reads_devices;
@@ -22,18 +22,18 @@ struct Clip {
   bool skipped = false;
 };
 
-// Whether the plan can be run as it is.
-bool admits(Plan& plan, Memory& memory);
+// Settles what can be said of the plan before it is run. False if it cannot be run as it is.
+bool check_aliasing(const Plan& plan, Memory& memory, bool& in_order);
 
-// Whether other Python threads may run while it is.
-bool takes_long(const Plan& plan);
+// Whether a step takes so long that other Python threads should run meanwhile; `tensors` have to be held for that.
+bool takes_long(const Plan& plan, size_t tensors);
 
 // What comes before anything is written. False if the request's clip has skipped the step. `counted`: the host counts
 // steps.
-bool look_at(Plan& plan, Memory& memory, const Request& request, bool counted);
+bool clip_gradients(Plan& plan, Memory& memory, const Request& request, bool counted);
 
 // Updates everything.
-void run(const Plan& plan, Memory& memory, const Request& request);
+void run(const Plan& plan, Memory& memory, const Request& request, bool in_order);
 
 // Takes the norm of the gradients of a plan.
 void take_norm(const Plan& plan, Memory& memory, Clip& clip, const Request& request);

@@ -11,14 +11,14 @@ namespace onepass {
 namespace {
 
 // A number that stands in the memory of a device is left there: in a tensor of one element. Bytes are a program.
-bool is_on_device(Reader& reader, PyObject* number, OnDevice& out) {
+bool is_on_device(const Reader& reader, PyObject* number, OnDevice& out) {
   if (PyBytes_Check(number)) {
     out.at = PyBytes_AS_STRING(number);  // as long as the group lives
     out.kind = OnDevice::program;
     out.bytes = PyBytes_GET_SIZE(number);
     return true;
   }
-  if (PyFloat_CheckExact(number) || PyLong_Check(number) || !reader.is_exact(Py_TYPE(number))) return false;
+  if (PyFloat_CheckExact(number) || PyLong_Check(number) || !reader.is_exact(number)) return false;
   TensorView view;
   if (!reader.read(number, view) || view.count() != 1 || view.data == nullptr) return false;
   if (view.dtype != Dtype::f32 && view.dtype != Dtype::f64) return false;
@@ -27,7 +27,7 @@ bool is_on_device(Reader& reader, PyObject* number, OnDevice& out) {
   return true;
 }
 
-Group read_numbers(Reader& reader, const py::tuple& group) {
+Group read_numbers(const Reader& reader, const py::tuple& group) {
   const py::tuple numbers = group[4];
   size_t next = 0;
   Group out{};
@@ -64,7 +64,7 @@ PyObject* step_name() {
 
 }  // namespace
 
-GroupView::GroupView(Reader& reader, const py::tuple& group)
+GroupView::GroupView(const Reader& reader, const py::tuple& group)
     : params(group[0].cast<py::list>()),
       keys(group[2]),
       scale_keys(py::tuple(group[5])[0]),
@@ -78,15 +78,39 @@ GroupView::GroupView(Reader& reader, const py::tuple& group)
   const auto states = static_cast<size_t>(rules()[static_cast<size_t>(numbers.rule)].states);
   if (keys.size() != states) throw py::value_error("keys: not as many as the rule has states");
   if (!scale_keys.empty() && scale_keys.size() != states) throw py::value_error("extras: a scale for each state");
-  slots = keys.size() + scale_keys.size();
-  kind = static_cast<uint32_t>(numbers.rule) << 8 | static_cast<uint32_t>(!scale_keys.empty());
-  uint32_t bit = 1;
-  for (PyObject* const key : {step_key, ema_key, master_key, anchor_key}) {
-    bit <<= 1;
-    if (key == Py_None) continue;
-    ++slots;
-    kind |= bit;
+  slots = Slots(*this);
+}
+
+Slots::Slots(const GroupView& group) {
+  const auto add = [&](PyObject* name, Role given, int index) {
+    Py_INCREF(name);
+    PyUnicode_InternInPlace(&name);
+    key[count] = py::reinterpret_steal<py::object>(name);
+    role[count] = given;
+    operand[count++] = index;
+  };
+  int k = 0;
+  for (const py::handle name : group.keys) add(name.ptr(), Role::state, first_state + k++);
+  if (group.step_key != Py_None) add(group.step_key, Role::step, 0);
+  if (group.ema_key != Py_None) add(group.ema_key, Role::ema, ema);
+  if (group.master_key != Py_None) add(group.master_key, Role::master, master);
+  k = 0;
+  for (const py::handle name : group.scale_keys) add(name.ptr(), Role::scale, k++);
+  if (group.anchor_key != Py_None) add(group.anchor_key, Role::anchor, anchor);
+}
+
+int Slots::index_of(PyObject* name, int expected) const {
+  for (int k = expected; k < count; ++k) {
+    if (key[k].ptr() == name) return k;
   }
+  for (int k = 0; k < expected; ++k) {
+    if (key[k].ptr() == name) return k;
+  }
+  if (!PyUnicode_CheckExact(name) || PyUnicode_CHECK_INTERNED(name)) return -1;
+  for (int k = 0; k < count; ++k) {
+    if (PyUnicode_Compare(key[k].ptr(), name) == 0) return k;
+  }
+  return -1;
 }
 
 }  // namespace onepass

@@ -3,15 +3,36 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
+
 #include "rules/scalars.hpp"
 #include "torch/reader.hpp"
 
 namespace onepass {
 
+struct GroupView;
+
+// The tensors in the state dict of a group's parameters, in the order in which a step reads them.
+struct Slots {
+  enum class Role : uint8_t { state, step, ema, master, scale, anchor };
+  static constexpr int most = 2 * max_states + 4;
+
+  Slots() = default;
+  explicit Slots(const GroupView& group);
+
+  // The slot of a key, or -1. Looks at `expected` first.
+  int index_of(PyObject* name, int expected) const;
+
+  int count = 0;
+  pybind11::object key[most];  // interned
+  Role role[most] = {};
+  int operand[most] = {};  // for a scale: the number of the state
+};
+
 // What python/onepass/optim/work.py makes of a group: (params, rule, keys, counted, numbers, extras). See
 // python/onepass/_core.pyi, too.
 struct GroupView {
-  GroupView(Reader& reader, const pybind11::tuple& group);
+  GroupView(const Reader& reader, const pybind11::tuple& group);
 
   pybind11::object params;     // a list
   pybind11::tuple keys;        // of the states in state[parameter]
@@ -28,10 +49,7 @@ struct GroupView {
   size_t size() const { return static_cast<size_t>(PyList_GET_SIZE(params.ptr())); }
   PyObject* at(size_t i) const { return PyList_GET_ITEM(params.ptr(), static_cast<Py_ssize_t>(i)); }
 
-  // How many tensors of state a parameter has at most.
-  size_t slots;
-  // Which ones: groups of the same kind keep the same tensors in the same order.
-  uint32_t kind;
+  Slots slots;
 };
 
 }  // namespace onepass

@@ -21,20 +21,12 @@ PYBIND11_MODULE(_core, m) {
   onepass::isa();  // an impossible ONEPASS_CPU fails here, at import
 
   py::class_<onepass::Reader>(m, "Reader", py::module_local())
-      .def(py::init<py::tuple, py::function, py::tuple, bool, bool>(), py::kw_only(), "tensor_types"_a, "is_plain"_a,
-           "dtypes"_a, "use_dlpack"_a, "use_native"_a)
-      .def_property_readonly("uses_native", [](const onepass::Reader& reader) { return reader.native() != nullptr; })
-      .def_property_readonly(
-          "knows_places",
-          [](const onepass::Reader& reader) { return reader.native() != nullptr && reader.native()->knows_places(); })
-      .def_property_readonly("uses_dlpack", &onepass::Reader::uses_dlpack);
+      .def(py::init<py::tuple, py::function, std::string>(), py::kw_only(), "tensor_types"_a, "is_plain"_a, "way"_a)
+      .def_property_readonly("way", &onepass::Reader::way);
 
   py::class_<onepass::Memory>(m, "Memory", py::module_local())
       .def(py::init())
-      .def_readwrite("steps_applied", &onepass::Memory::steps_applied)
-      .def(
-          "finds_steady",
-          [](onepass::Memory& memory, const py::list& groups) { return memory.steadiness.holds(groups); }, "groups"_a);
+      .def_readwrite("steps_applied", &onepass::Memory::steps_applied);
 
   py::class_<onepass::Clip>(m, "Clip", py::module_local())
       .def(py::init([](double max_norm, bool skip_nonfinite, double unscale) {
@@ -48,29 +40,28 @@ PYBIND11_MODULE(_core, m) {
       .def_readwrite("coefficient", &onepass::Clip::coefficient)
       .def_readwrite("skipped", &onepass::Clip::skipped);
 
-  py::class_<onepass::Trouble>(m, "Trouble", py::module_local())
-      .def_readonly("uncovered", &onepass::Trouble::uncovered)
-      .def_readonly("repair", &onepass::Trouble::repair)
-      .def_readonly("invalid", &onepass::Trouble::invalid);
+  py::class_<onepass::StepFailure>(m, "StepFailure", py::module_local())
+      .def_readonly("unsupported", &onepass::StepFailure::unsupported)
+      .def_readonly("missing_state", &onepass::StepFailure::missing_state)
+      .def_readonly("mismatch", &onepass::StepFailure::mismatch);
 
   m.def(
       "step",
       [](onepass::Reader& reader, onepass::Memory& memory, const py::list& groups, const py::dict& state, bool dry,
          const py::object& clip, const py::set& first_steps, const py::set& first_averages, uint64_t seed,
-         uint64_t draw) {
+         bool counts) {
         return onepass::step(reader, memory, groups, state,
-                             {dry, onepass::clip_of(clip), &first_steps, &first_averages, seed, draw});
+                             {dry, onepass::clip_of(clip), &first_steps, &first_averages, seed,
+                              static_cast<uint64_t>(memory.steps_applied), counts});
       },
       "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a, "first_averages"_a, "seed"_a,
-      "draw"_a);
-  m.def("remember", &onepass::remember, "reader"_a, "memory"_a, "groups"_a, "described"_a, "numbers"_a, "seed"_a);
+      "counts"_a);
+  m.def("remember", &onepass::remember, "reader"_a, "memory"_a, "groups"_a, "rows"_a, "varying"_a, "seed"_a);
   m.def(
       "repeat",
-      [](onepass::Reader& reader, onepass::Memory& memory, const py::list& groups, const py::dict& state, uint64_t draw,
-         const py::object& clip) {
-        return onepass::repeat(reader, memory, groups, state, draw, onepass::clip_of(clip));
-      },
-      "reader"_a, "memory"_a, "groups"_a, "state"_a, "draw"_a, "clip"_a);
+      [](onepass::Reader& reader, onepass::Memory& memory, const py::list& groups, const py::dict& state,
+         const py::object& clip) { return onepass::repeat(reader, memory, groups, state, onepass::clip_of(clip)); },
+      "reader"_a, "memory"_a, "groups"_a, "state"_a, "clip"_a);
   m.def(
       "measure",
       [](onepass::Reader& reader, const py::list& params, onepass::Clip& clip) {
@@ -106,7 +97,7 @@ PYBIND11_MODULE(_core, m) {
     return supported;
   });
   m.def("available_threads", [] {
-    onepass::meet_threads_of_torch();
+    onepass::sync_num_threads();
     return onepass::available_threads();
   });
   m.def("in_forked_child", &onepass::in_forked_child);

@@ -53,7 +53,7 @@ Memory new_memory(py::function make) {
 }
 
 // A number of a GradScaler, on the device, or null.
-const float* scaler_number(Reader& reader, const py::object& tensor, int device) {
+const float* scaler_number(const Reader& reader, const py::object& tensor, int device) {
   if (tensor.is_none()) return nullptr;
   TensorView view;
   if (!reader.read(tensor.ptr(), view) || view.dtype != Dtype::f32 || view.count() != 1 ||
@@ -63,36 +63,37 @@ const float* scaler_number(Reader& reader, const py::object& tensor, int device)
   return static_cast<const float*>(view.data);
 }
 
-Order order_for(Reader& reader, int device, uintptr_t stream, const py::object& grad_scale, const py::object& found_inf,
-                int64_t applied, bool count) {
-  Order order;
-  order.count = count;
-  order.stream = {device, reinterpret_cast<void*>(stream)};
-  order.grad_scale = scaler_number(reader, grad_scale, device);
-  order.found_inf = scaler_number(reader, found_inf, device);
-  order.applied = applied;
-  return order;
+StepOptions options_for(const Reader& reader, int device, uintptr_t stream, const py::object& grad_scale,
+                        const py::object& found_inf, int64_t applied, bool count) {
+  StepOptions options;
+  options.count = count;
+  options.stream = {device, reinterpret_cast<void*>(stream)};
+  options.grad_scale = scaler_number(reader, grad_scale, device);
+  options.found_inf = scaler_number(reader, found_inf, device);
+  options.applied = applied;
+  return options;
 }
 
-std::optional<Trouble> do_step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state, bool dry,
-                               const py::object& clip, const py::set& first_steps, const py::set& first_averages,
-                               uint64_t seed, int64_t applied, int device, uintptr_t stream,
-                               const py::object& grad_scale, const py::object& found_inf, bool count) {
-  const Order order = order_for(reader, device, stream, grad_scale, found_inf, applied, count);
+std::optional<StepFailure> do_step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state,
+                                   bool dry, const py::object& clip, const py::set& first_steps,
+                                   const py::set& first_averages, uint64_t seed, int64_t applied, int device,
+                                   uintptr_t stream, const py::object& grad_scale, const py::object& found_inf,
+                                   bool count) {
+  const StepOptions options = options_for(reader, device, stream, grad_scale, found_inf, applied, count);
   return step(reader, memory, groups, state,
-              {dry, clip_of(clip), &first_steps, &first_averages, seed, static_cast<uint64_t>(applied),
-               place_of(device), &order});
+              {dry, clip_of(clip), &first_steps, &first_averages, seed, static_cast<uint64_t>(applied), false,
+               place_of(device), &options});
 }
 
 void do_measure(Reader& reader, Memory& memory, const py::list& params, Clip& clip, int device, uintptr_t stream,
                 const py::object& grad_scale, const py::object& found_inf) {
-  const Order order = order_for(reader, device, stream, grad_scale, found_inf, 0, false);
-  measure(reader, memory, params, clip, {.device = place_of(device), .order = &order});
+  const StepOptions options = options_for(reader, device, stream, grad_scale, found_inf, 0, false);
+  measure(reader, memory, params, clip, {.device = place_of(device), .options = &options});
 }
 
 py::object outcome(Memory& memory, int device, uintptr_t stream) {
   if (!memory.engine->counts()) return py::none();
-  const Outcome found = memory.engine->outcome({device, reinterpret_cast<void*>(stream)});
+  const StepResult found = memory.engine->outcome({device, reinterpret_cast<void*>(stream)});
   return py::make_tuple(found.skip, found.norm, found.coefficient, found.finite != 0, found.applied, found.skipped);
 }
 
@@ -104,8 +105,7 @@ PYBIND11_MODULE(ONEPASS_MODULE, m) {
   m.doc() = "onepass: the compiled core for a device";
 
   py::class_<Reader>(m, "Reader", py::module_local())
-      .def(py::init<py::tuple, py::function, py::tuple, bool, bool>(), py::kw_only(), "tensor_types"_a, "is_plain"_a,
-           "dtypes"_a, "use_dlpack"_a, "use_native"_a);
+      .def(py::init<py::tuple, py::function, std::string>(), py::kw_only(), "tensor_types"_a, "is_plain"_a, "way"_a);
   py::class_<Memory>(m, "Memory", py::module_local())
       .def(py::init(&new_memory), "allocate"_a)
       .def_property_readonly("counts", [](const Memory& memory) { return memory.engine->counts(); })
@@ -118,10 +118,10 @@ PYBIND11_MODULE(ONEPASS_MODULE, m) {
       .def_readonly("norm", &Clip::norm)
       .def_readonly("coefficient", &Clip::coefficient)
       .def_readonly("skipped", &Clip::skipped);
-  py::class_<Trouble>(m, "Trouble", py::module_local())
-      .def_readonly("uncovered", &Trouble::uncovered)
-      .def_readonly("repair", &Trouble::repair)
-      .def_readonly("invalid", &Trouble::invalid);
+  py::class_<StepFailure>(m, "StepFailure", py::module_local())
+      .def_readonly("unsupported", &StepFailure::unsupported)
+      .def_readonly("missing_state", &StepFailure::missing_state)
+      .def_readonly("mismatch", &StepFailure::mismatch);
 
   m.def("step", &do_step, "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a,
         "first_averages"_a, "seed"_a, "applied"_a, "device"_a, "stream"_a, "grad_scale"_a, "found_inf"_a, "count"_a);

@@ -11,7 +11,7 @@ __global__ void __launch_bounds__(block_threads) measure_blocks(const __grid_con
   if (lane() == 0) work.sums[mine] = {sum.sum, sum.finite};
 }
 
-__global__ void __launch_bounds__(block_threads) settle_all(const __grid_constant__ Settlement work) {
+__global__ void __launch_bounds__(block_threads) settle_all(const __grid_constant__ FinalizeScalars work) {
   if (warp() == 0) {
     const LaneSum sum = folded(sum_of_blocks(work, lane()));
     if (lane() == 0) decide(work, sum.sum, sum.finite);

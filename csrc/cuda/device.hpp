@@ -27,13 +27,13 @@ void fetch(const Stream& stream, void* to, const void* from, size_t bytes);
 void fill_zero(const Stream& stream, void* to, size_t bytes);
 
 // A place in a stream.
-class Mark {
+class Event {
  public:
-  Mark() = default;
-  Mark(Mark&& other) noexcept;
-  Mark(const Mark&) = delete;
-  Mark& operator=(const Mark&) = delete;
-  ~Mark();
+  Event() = default;
+  Event(Event&& other) noexcept;
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  ~Event();
 
   void set(const Stream& stream);
   bool passed() const;  // true as well if it was never set
@@ -48,6 +48,6 @@ int64_t resident_blocks(const Stream& stream, int kernel);
 
 void update(const Stream& stream, int kernel, int64_t blocks, const Work& work);
 void measure(const Stream& stream, const Measurement& work);
-void settle(const Stream& stream, const Settlement& work);
+void settle(const Stream& stream, const FinalizeScalars& work);
 
 }  // namespace onepass::device

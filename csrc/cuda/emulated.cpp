@@ -115,11 +115,11 @@ void fill_zero(const Stream&, void* to, size_t bytes) {
 }
 
 // The event is the number of what was enqueued before it.
-Mark::Mark(Mark&& other) noexcept : event_(other.event_) {}
-Mark::~Mark() = default;
-void Mark::set(const Stream&) { event_ = reinterpret_cast<void*>(begun); }
-bool Mark::passed() const { return done >= reinterpret_cast<uint64_t>(event_); }
-void Mark::wait() const { run_waiting(); }
+Event::Event(Event&& other) noexcept : event_(other.event_) {}
+Event::~Event() = default;
+void Event::set(const Stream&) { event_ = reinterpret_cast<void*>(begun); }
+bool Event::passed() const { return done >= reinterpret_cast<uint64_t>(event_); }
+void Event::wait() const { run_waiting(); }
 
 int64_t resident_blocks(const Stream&, int) { return blocks_at_a_time; }
 
@@ -144,7 +144,7 @@ void measure(const Stream&, const Measurement& work) {
   });
 }
 
-void settle(const Stream&, const Settlement& work) {
+void settle(const Stream&, const FinalizeScalars& work) {
   enqueue([=] {
     const LaneSum sum = folded([&](int lane) { return sum_of_blocks(work, lane); });
     decide(work, sum.sum, sum.finite);

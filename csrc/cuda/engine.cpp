@@ -10,8 +10,8 @@ namespace onepass {
 namespace {
 
 // Whether the scalars of a plan, or that it runs at all, are known on the device only.
-bool depends_on_device(const Plan& plan, const Order& order) {
-  if (order.measures || order.grad_scale != nullptr || order.found_inf != nullptr) return true;
+bool depends_on_device(const Plan& plan, const StepOptions& options) {
+  if (options.measures || options.grad_scale != nullptr || options.found_inf != nullptr) return true;
   const auto& groups = plan.groups();
   const auto& origins = plan.origins();
   return std::any_of(groups.begin(), groups.end(), [](const Group& g) { return g.on_device != 0; }) ||
@@ -37,8 +37,8 @@ int64_t norm_blocks(const Plan& plan) { return (plan.elements() + norm_block - 1
 
 }  // namespace
 
-void Engine::check(const Plan& plan, const Order& order, bool counted) const {
-  if (!device::is_capturing(order.stream)) return;
+void Engine::check(const Plan& plan, const StepOptions& options, bool counted) const {
+  if (!device::is_capturing(options.stream)) return;
   if (counted) {
     throw std::runtime_error("a CUDA graph needs step counts on the device: make the optimizer with capturable=True");
   }
@@ -47,17 +47,17 @@ void Engine::check(const Plan& plan, const Order& order, bool counted) const {
   }
 }
 
-void Engine::step(const Plan& plan, const Order& order) {
-  const bool captured = device::is_capturing(order.stream);
-  Side& side = captured ? captured_.emplace_back() : usual_;
-  const size_t size = table_.lay_out(plan, device::resident_blocks(order.stream, 0));
+void Engine::step(const Plan& plan, const StepOptions& options) {
+  const bool captured = device::is_capturing(options.stream);
+  StepBuffers& side = captured ? captured_.emplace_back() : usual_;
+  const size_t size = table_.lay_out(plan, device::resident_blocks(options.stream, 0));
   const std::byte* const base = side.table.reserve(allocator_, size);
-  sent_ += side.table.send(allocator_, order.stream, table_.write(plan, base), captured);
+  sent_ += side.table.send(allocator_, options.stream, table_.write(plan, base), captured);
 
   Work work{};
   work.segments = table_.segments(base);
   work.chunk_elements = table_.chunk_elements();
-  if (counts_ || order.count || depends_on_device(plan, order)) {
+  if (counts_ || options.count || depends_on_device(plan, order)) {
     if (!counts_) start_counting(order);
     work.scalars = settle(side, plan, order, work.segments, captured);
     work.outcome = outcome_;
@@ -67,46 +67,47 @@ void Engine::step(const Plan& plan, const Order& order) {
     bytes_.clear();
     for (const Scalars& scalars : plan.scalars()) append(bytes_, scalars);
     work.scalars = reinterpret_cast<const Scalars*>(side.scalars.reserve(allocator_, bytes_.size()));
-    side.scalars.send(allocator_, order.stream, bytes_, captured);
+    side.scalars.send(allocator_, options.stream, bytes_, captured);
   }
   for (const Table::Launch& launch : table_.launches()) {
     work.chunks = table_.chunks(base) + launch.first;
     work.count = launch.count;
-    const int64_t blocks = std::min(launch.count, device::resident_blocks(order.stream, launch.kernel));
-    device::update(order.stream, launch.kernel, blocks, work);
+    const int64_t blocks = std::min(launch.count, device::resident_blocks(options.stream, launch.kernel));
+    device::update(options.stream, launch.kernel, blocks, work);
   }
 }
 
-void Engine::start_counting(const Order& order) {
-  Outcome start{};
-  start.applied = order.applied;
+void Engine::start_counting(const StepOptions& options) {
+  StepResult start{};
+  start.applied = options.applied;
   bytes_.clear();
   append(bytes_, start);
-  outcome_ = reinterpret_cast<Outcome*>(start_.reserve(allocator_, sizeof start));
-  start_.send(allocator_, order.stream, bytes_, false);
+  outcome_ = reinterpret_cast<StepResult*>(start_.reserve(allocator_, sizeof start));
+  start_.send(allocator_, options.stream, bytes_, false);
   counts_ = true;
 }
 
-BlockSum* Engine::launch_measurement(Side& side, const Plan& plan, const Order& order, const Segment* segments) {
+BlockSum* Engine::launch_measurement(StepBuffers& side, const Plan& plan, const StepOptions& options,
+                                     const Segment* segments) {
   const int64_t blocks = norm_blocks(plan);
   auto* const sums = reinterpret_cast<BlockSum*>(
       side.sums.reserve(allocator_, static_cast<size_t>(std::max<int64_t>(1, blocks)) * sizeof(BlockSum)));
   if (blocks != 0) {
-    device::measure(order.stream, {segments, static_cast<int64_t>(plan.segments().size()), plan.elements(), sums});
+    device::measure(options.stream, {segments, static_cast<int64_t>(plan.segments().size()), plan.elements(), sums});
   }
   return sums;
 }
 
-const Scalars* Engine::settle(Side& side, const Plan& plan, const Order& order, const Segment* segments,
+const Scalars* Engine::settle(StepBuffers& side, const Plan& plan, const StepOptions& options, const Segment* segments,
                               bool captured) {
-  Settlement work{};
+  FinalizeScalars work{};
   work.outcome = outcome_;
-  work.unscale = order.unscale;
-  work.max_norm = order.max_norm;
-  work.skip_nonfinite = order.skip_nonfinite;
-  work.grad_scale = order.grad_scale;
-  work.found_inf = order.found_inf;
-  if (order.measures) {
+  work.unscale = options.unscale;
+  work.max_norm = options.max_norm;
+  work.skip_nonfinite = options.skip_nonfinite;
+  work.grad_scale = options.grad_scale;
+  work.found_inf = options.found_inf;
+  if (options.measures) {
     work.sums = launch_measurement(side, plan, order, segments);
     work.blocks = norm_blocks(plan);
   }
@@ -140,39 +141,39 @@ const Scalars* Engine::settle(Side& side, const Plan& plan, const Order& order, 
       bytes_.insert(bytes_.end(), program, program + group.device[k].bytes);
     }
   }
-  side.terms.send(allocator_, order.stream, bytes_, captured);
+  side.terms.send(allocator_, options.stream, bytes_, captured);
   work.groups = reinterpret_cast<const Group*>(terms);
   work.sources = reinterpret_cast<const Source*>(terms + plan.groups().size() * sizeof(Group));
   work.count = static_cast<int64_t>(plan.origins().size());
   work.scalars = reinterpret_cast<Scalars*>(
       side.settled.reserve(allocator_, std::max<size_t>(1, plan.origins().size()) * sizeof(Scalars)));
-  device::settle(order.stream, work);
+  device::settle(options.stream, work);
   return work.scalars;
 }
 
-Outcome Engine::measure(const Plan& plan, const Order& order) {
-  const size_t size = table_.lay_out(plan, device::resident_blocks(order.stream, 0));
-  Side& side = usual_;
+StepResult Engine::measure(const Plan& plan, const StepOptions& options) {
+  const size_t size = table_.lay_out(plan, device::resident_blocks(options.stream, 0));
+  StepBuffers& side = usual_;
   const std::byte* const base = side.table.reserve(allocator_, size);
-  side.table.send(allocator_, order.stream, table_.write(plan, base), false);
-  Outcome out{};
-  Settlement work{};
-  work.outcome = reinterpret_cast<Outcome*>(side.settled.reserve(allocator_, sizeof out));
+  side.table.send(allocator_, options.stream, table_.write(plan, base), false);
+  StepResult out{};
+  FinalizeScalars work{};
+  work.outcome = reinterpret_cast<StepResult*>(side.settled.reserve(allocator_, sizeof out));
   work.sums = launch_measurement(side, plan, order, table_.segments(base));
   work.blocks = norm_blocks(plan);
-  work.unscale = order.unscale;
-  work.max_norm = order.max_norm;
-  work.skip_nonfinite = order.skip_nonfinite;
-  work.grad_scale = order.grad_scale;
-  work.found_inf = order.found_inf;
-  device::fill_zero(order.stream, work.outcome, sizeof out);
-  device::settle(order.stream, work);
-  device::fetch(order.stream, &out, work.outcome, sizeof out);
+  work.unscale = options.unscale;
+  work.max_norm = options.max_norm;
+  work.skip_nonfinite = options.skip_nonfinite;
+  work.grad_scale = options.grad_scale;
+  work.found_inf = options.found_inf;
+  device::fill_zero(options.stream, work.outcome, sizeof out);
+  device::settle(options.stream, work);
+  device::fetch(options.stream, &out, work.outcome, sizeof out);
   return out;
 }
 
-Outcome Engine::outcome(const device::Stream& stream) {
-  Outcome out{};
+StepResult Engine::outcome(const device::Stream& stream) {
+  StepResult out{};
   device::fetch(stream, &out, outcome_, sizeof out);
   return out;
 }

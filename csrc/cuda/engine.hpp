@@ -9,7 +9,7 @@
 namespace onepass {
 
 // What a step asks for beyond its plan.
-struct Order {
+struct StepOptions {
   device::Stream stream{};
   bool measures = false;              // the norm of all gradients,
   double max_norm = infinity;         // to clip by it,
@@ -26,41 +26,43 @@ class Engine {
   explicit Engine(Allocator& allocator) : allocator_(allocator) {}
 
   // Throws std::runtime_error if a step cannot go into a graph. `counted`: the host counts steps of it.
-  void check(const Plan& plan, const Order& order, bool counted) const;
+  void check(const Plan& plan, const StepOptions& options, bool counted) const;
 
   // Enqueues the step.
-  void step(const Plan& plan, const Order& order);
+  void step(const Plan& plan, const StepOptions& options);
 
   // The norm of a plan's gradients, at once.
-  Outcome measure(const Plan& plan, const Order& order);
+  StepResult measure(const Plan& plan, const StepOptions& options);
 
   // Whether the device counts the steps: it does from the first one on of which the host cannot know what it does.
   bool counts() const { return counts_; }
 
   // What became of the last step; waits for it. Only where the device counts.
-  Outcome outcome(const device::Stream& stream);
+  StepResult outcome(const device::Stream& stream);
 
   // How often a table was sent.
   int64_t sent() const { return sent_; }
 
  private:
   // The device's side of a step. One that goes into a graph has its own.
-  struct Side {
-    Mirror table, terms, scalars;
+  struct StepBuffers {
+    DeviceCopy table, terms, scalars;
     Buffer sums, settled;
   };
 
-  BlockSum* launch_measurement(Side& side, const Plan& plan, const Order& order, const Segment* segments);
-  void start_counting(const Order& order);
-  const Scalars* settle(Side& side, const Plan& plan, const Order& order, const Segment* segments, bool captured);
+  BlockSum* launch_measurement(StepBuffers& side, const Plan& plan, const StepOptions& options,
+                               const Segment* segments);
+  void start_counting(const StepOptions& options);
+  const Scalars* settle(StepBuffers& side, const Plan& plan, const StepOptions& options, const Segment* segments,
+                        bool captured);
 
   Allocator& allocator_;
-  Side usual_;
-  std::deque<Side> captured_;
+  StepBuffers usual_;
+  std::deque<StepBuffers> captured_;
   Table table_;
   std::vector<std::byte> bytes_;
-  Mirror start_;
-  Outcome* outcome_ = nullptr;
+  DeviceCopy start_;
+  StepResult* outcome_ = nullptr;
   bool counts_ = false;
   int64_t sent_ = 0;
 };

@@ -19,7 +19,7 @@ std::byte* Buffer::reserve(Allocator& allocator, size_t bytes) {
   return start_;
 }
 
-Mirror::~Mirror() {
+DeviceCopy::~DeviceCopy() {
   for (const Source& source : sources_) {
     try {
       source.sent.wait();
@@ -28,12 +28,12 @@ Mirror::~Mirror() {
   }
 }
 
-std::byte* Mirror::reserve(Allocator& allocator, size_t bytes) {
+std::byte* DeviceCopy::reserve(Allocator& allocator, size_t bytes) {
   return place_ = copy_.reserve(allocator, bytes);  // elsewhere only if larger, and then it is sent anyway
 }
 
-bool Mirror::send(Allocator& allocator, const device::Stream& stream, const std::vector<std::byte>& bytes,
-                  bool captured) {
+bool DeviceCopy::send(Allocator& allocator, const device::Stream& stream, const std::vector<std::byte>& bytes,
+                      bool captured) {
   if (bytes == sent_) return false;
   Source& source = free_source(allocator, bytes.size());
   std::memcpy(source.start, bytes.data(), bytes.size());
@@ -43,7 +43,7 @@ bool Mirror::send(Allocator& allocator, const device::Stream& stream, const std:
   return true;
 }
 
-Mirror::Source& Mirror::free_source(Allocator& allocator, size_t bytes) {
+DeviceCopy::Source& DeviceCopy::free_source(Allocator& allocator, size_t bytes) {
   for (Source& source : sources_) {
     if (source.capacity >= bytes && source.sent.passed()) return source;
   }

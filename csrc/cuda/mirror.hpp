@@ -29,12 +29,12 @@ class Buffer {
   size_t capacity_ = 0;
 };
 
-class Mirror {
+class DeviceCopy {
  public:
-  Mirror() = default;
-  Mirror(const Mirror&) = delete;
-  Mirror& operator=(const Mirror&) = delete;
-  ~Mirror();  // waits for copies under way: their sources go, too
+  DeviceCopy() = default;
+  DeviceCopy(const DeviceCopy&) = delete;
+  DeviceCopy& operator=(const DeviceCopy&) = delete;
+  ~DeviceCopy();  // waits for copies under way: their sources go, too
 
   // Where the copy of so many bytes will be.
   std::byte* reserve(Allocator& allocator, size_t bytes);
@@ -47,7 +47,7 @@ class Mirror {
   struct Source {
     std::byte* start = nullptr;
     size_t capacity = 0;
-    device::Mark sent;  // behind the copy
+    device::Event sent;  // behind the copy
   };
   Source& free_source(Allocator& allocator, size_t bytes);
 

@@ -96,13 +96,13 @@ void fill_zero(const Stream& stream, void* to, size_t bytes) {
   check(cudaMemsetAsync(to, 0, bytes, handle(stream)), "cudaMemsetAsync");
 }
 
-Mark::Mark(Mark&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
+Event::Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
 
-Mark::~Mark() {
+Event::~Event() {
   if (event_ != nullptr) cudaEventDestroy(event_of(event_));
 }
 
-void Mark::set(const Stream& stream) {
+void Event::set(const Stream& stream) {
   const Current current(stream.device);
   if (event_ == nullptr) {
     cudaEvent_t made = nullptr;
@@ -112,7 +112,7 @@ void Mark::set(const Stream& stream) {
   check(cudaEventRecord(event_of(event_), handle(stream)), "cudaEventRecord");
 }
 
-bool Mark::passed() const {
+bool Event::passed() const {
   if (event_ == nullptr) return true;
   const cudaError_t error = cudaEventQuery(event_of(event_));
   if (error == cudaErrorNotReady) {
@@ -123,7 +123,7 @@ bool Mark::passed() const {
   return true;
 }
 
-void Mark::wait() const {
+void Event::wait() const {
   if (event_ != nullptr) check(cudaEventSynchronize(event_of(event_)), "cudaEventSynchronize");
 }
 
@@ -149,6 +149,6 @@ void measure(const Stream& stream, const Measurement& work) {
   launch(stream, measure_kernel(), (parts + warps - 1) / warps, work);
 }
 
-void settle(const Stream& stream, const Settlement& work) { launch(stream, settle_kernel(), 1, work); }
+void settle(const Stream& stream, const FinalizeScalars& work) { launch(stream, settle_kernel(), 1, work); }
 
 }  // namespace onepass::device

@@ -13,7 +13,7 @@ ONEPASS_DEVICE inline double number_at(const void* at, bool is_double) {
 }
 
 // First, a warp adds up the sums of the blocks.
-ONEPASS_DEVICE inline LaneSum sum_of_blocks(const Settlement& work, int lane) {
+ONEPASS_DEVICE inline LaneSum sum_of_blocks(const FinalizeScalars& work, int lane) {
   LaneSum sum;
   for (int64_t i = lane; i < work.blocks; i += norm_lanes) {
     sum.sum += work.sums[i].sum;
@@ -23,8 +23,8 @@ ONEPASS_DEVICE inline LaneSum sum_of_blocks(const Settlement& work, int lane) {
 }
 
 // Then one thread decides.
-ONEPASS_DEVICE inline void decide(const Settlement& work, double sum, bool finite) {
-  Outcome& out = *work.outcome;
+ONEPASS_DEVICE inline void decide(const FinalizeScalars& work, double sum, bool finite) {
+  StepResult& out = *work.outcome;
   out.unscale = work.grad_scale != nullptr ? 1.0 / static_cast<double>(*work.grad_scale) : 1.0;
   out.norm = std::sqrt(sum) * std::fabs(work.unscale * out.unscale);
   out.coefficient = work.sums != nullptr ? clip_coefficient(work.max_norm, out.norm) : 1;
@@ -36,8 +36,8 @@ ONEPASS_DEVICE inline void decide(const Settlement& work, double sum, bool finit
 }
 
 // Then all threads prepare the scalars and count the step.
-ONEPASS_DEVICE inline void prepare(const Settlement& work, int thread, int threads) {
-  const Outcome& outcome = *work.outcome;
+ONEPASS_DEVICE inline void prepare(const FinalizeScalars& work, int thread, int threads) {
+  const StepResult& outcome = *work.outcome;
   if (outcome.skip) return;
   for (int64_t i = thread; i < work.count; i += threads) {
     const Source& source = work.sources[i];

@@ -12,7 +12,7 @@ struct Chunk {
 };
 
 // What became of the last step, and of all before it.
-struct Outcome {
+struct StepResult {
   double norm, coefficient;
   double unscale;            // what the gradients lacked
   int64_t applied, skipped;  // steps so far
@@ -41,10 +41,10 @@ struct Work {
   static constexpr int most_few = 16;
   const Segment* segments;
   const Chunk* chunks;
-  int64_t count;           // of chunks
-  int64_t chunk_elements;  // whole blocks of 8-bit states
-  const Scalars* scalars;  // null: `few`, which travel with the launch
-  const Outcome* outcome;  // null: nothing can skip the step
+  int64_t count;              // of chunks
+  int64_t chunk_elements;     // whole blocks of 8-bit states
+  const Scalars* scalars;     // null: `few`, which travel with the launch
+  const StepResult* outcome;  // null: nothing can skip the step
   Scalars few[most_few];
 
   // The elements [begin, end) of a segment that are chunk number `c`.
@@ -78,8 +78,8 @@ struct Measurement {
 };
 
 // What comes before the update where something of it is known on the device only.
-struct Settlement {
-  Outcome* outcome;
+struct FinalizeScalars {
+  StepResult* outcome;
   const BlockSum* sums;  // null: there is no norm to take
   int64_t blocks;
   double max_norm;

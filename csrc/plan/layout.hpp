@@ -24,6 +24,9 @@ struct TensorView {
   int64_t count() const;
 };
 
+// Whether a storage of so many bytes holds all elements of a tensor that starts `offset` elements into it.
+bool fits(const TensorView& view, int64_t offset, int64_t bytes);
+
 inline bool is_floating(const TensorView& view) { return view.dtype <= Dtype::f16; }
 
 bool same_shape(const TensorView& a, const TensorView& b);

@@ -1,13 +1,7 @@
 #include "plan/plan.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 
-#include "cpu/parallel.hpp"
-#include "cpu/prefetch.hpp"
-#include "cpu/tile.hpp"
-#include "rules/norm.hpp"
 #include "rules/rules.hpp"
 
 namespace onepass {
@@ -21,27 +15,6 @@ struct RuleTable<RuleList<Rule...>> {
 };
 using Table = RuleTable<Rules>;
 static_assert(std::size(Table::states) == std::size(rule_names));
-
-// Below this many elements per thread, waking a thread costs more than it saves.
-constexpr int64_t elements_per_thread = 32768;
-// Long enough for the hardware's prefetchers; each thread has several, to balance.
-constexpr int64_t largest_chunk = 1 << 22, smallest_chunk = 4096;
-// Up to here a thread's share of a step stays in its core's cache: it gets the same one in every step.
-constexpr int64_t largest_share = 262144;
-
-int useful_threads(int64_t elements) {
-  return static_cast<int>(std::min<int64_t>(available_threads(), std::max<int64_t>(1, elements / elements_per_thread)));
-}
-
-// A small tensor is done before the hardware sees where the next one lies.
-constexpr int segments_ahead = 4;
-void prefetch(const Segment& segment) {
-  constexpr int64_t most = 512;  // bytes; the hardware takes over from there
-  const int64_t bytes = std::min(most, segment.count * 4);
-  for (int k = 0; k < first_state + segment.states; ++k) {
-    for (int64_t at = 0; at < bytes; at += line) prefetch(static_cast<const char*>(segment.data[k]) + at);
-  }
-}
 
 }  // namespace
 
@@ -61,7 +34,6 @@ void Plan::clear() {
   origins_.clear();
   strided_.clear();
   elements_ = 0;
-  in_order_ = false;
 }
 
 void Plan::begin_group(const Group& group) {
@@ -109,95 +81,39 @@ std::vector<Segment>::const_iterator Plan::segment_at(int64_t place) const {
          1;
 }
 
-double Plan::square_sum(const Isa& isa) const {
-  std::vector<double> sums(static_cast<size_t>((elements_ + norm_block - 1) / norm_block));
-  parallel_for(elements_, 8 * norm_block, useful_threads(elements_), [&](int64_t begin, int64_t end) {
-    for (int64_t at = begin; at < end; at += norm_block) {
-      const int64_t stop = std::min(end, at + norm_block);
-      sums[static_cast<size_t>(at / norm_block)] = isa.square_sum(&*segment_at(at), at, stop);
-    }
-  });
-  double lanes[norm_lanes] = {};
-  for (size_t i = 0; i < sums.size(); ++i) lanes[i % norm_lanes] += sums[i];
-  return fold(lanes);
-}
-
-bool Plan::has_finite_gradients() const {
-  double values[tile];
-  for (const Segment& segment : segments_) {
-    for (int64_t at = 0; at < segment.count; at += tile) {
-      const int64_t n = std::min(tile, segment.count - at);
-      load(segment, grad, at, n, values);
-      if (!std::all_of(values, values + n, [](double x) { return std::isfinite(x); })) return false;
-    }
-  }
-  return true;
-}
-
 void Plan::scale_gradients(double factor) {
   for (Scalars& scalars : scalars_) scalars.scale *= factor;
 }
 
-bool Plan::is_disjoint(uint64_t& disjoint) const {
-  uint64_t fingerprint = 1;
+void Plan::find_written(std::vector<Range>& out) const {
+  out.clear();
   for (const Segment& segment : segments_) {
-    const uint64_t place = reinterpret_cast<uintptr_t>(segment.data[param]) + static_cast<uint64_t>(segment.count) * 31;
-    fingerprint = (fingerprint ^ place) * 0x9E3779B97F4A7C15u;
-  }
-  if (fingerprint == disjoint) return true;
-  if (has_shared_memory()) return false;
-  disjoint = fingerprint;
-  return true;
-}
-
-void Plan::settle_order(uint64_t& disjoint) { in_order_ = useful_threads(elements_) > 1 && !is_disjoint(disjoint); }
-
-bool Plan::has_shared_memory() const {
-  std::vector<std::pair<uintptr_t, uintptr_t>> ranges;  // first byte, byte after the last
-  for (const Segment& segment : segments_) {
-    int64_t last = segment.count - 1;
-    if (segment.strided != nullptr) {
-      last = 0;
-      for (int d = 0; d < segment.strided->dims; ++d) {
-        last += (segment.strided->shape[d] - 1) * segment.strided->stride[param][d];
+    for (int k = 0; k < max_operands; ++k) {
+      if (k == grad || k == anchor || !segment.has(k)) continue;
+      int64_t last = segment.count - 1;
+      if (segment.strided != nullptr) {
+        last = 0;
+        for (int d = 0; d < segment.strided->dims; ++d) {
+          last += (segment.strided->shape[d] - 1) * segment.strided->stride[k][d];
+        }
       }
+      const auto first = reinterpret_cast<uintptr_t>(segment.data[k]);
+      out.push_back({first, first + static_cast<uintptr_t>((last + 1) * size_of(segment.dtype[k]))});
     }
-    const auto first = reinterpret_cast<uintptr_t>(segment.data[param]);
-    ranges.emplace_back(first, first + static_cast<uintptr_t>((last + 1) * size_of(segment.dtype[param])));
   }
-  std::sort(ranges.begin(), ranges.end());
-  for (size_t i = 1; i < ranges.size(); ++i) {
-    if (ranges[i].first < ranges[i - 1].second) return true;
+}
+
+bool Plan::is_disjoint(std::vector<Range>& known) const {
+  thread_local std::vector<Range> written;
+  find_written(written);
+  if (written == known) return true;
+  std::vector<Range> sorted = written;
+  std::sort(sorted.begin(), sorted.end(), [](const Range& a, const Range& b) { return a.first < b.first; });
+  for (size_t i = 1; i < sorted.size(); ++i) {
+    if (sorted[i].first < sorted[i - 1].end) return false;
   }
-  return false;
-}
-
-// Calls kernel(segment, from, to) for stretches of segments that cover everything, chunk by chunk.
-template <class Kernel>
-void Plan::each_stretch(const Kernel& kernel) const {
-  const int threads = in_order_ ? 1 : useful_threads(elements_);
-  const int64_t share = std::max<int64_t>(1, (elements_ + threads - 1) / threads);
-  const int64_t chunk = share <= largest_share
-                            ? share
-                            : std::clamp(share / 8, smallest_chunk, largest_chunk) / smallest_chunk * smallest_chunk;
-  parallel_for(elements_, chunk, threads, [&](int64_t begin, int64_t end) {
-    for (auto segment = segment_at(begin); segment != segments_.end() && segment->start < end; ++segment) {
-      if (segments_.end() - segment > segments_ahead) prefetch(segment[segments_ahead]);
-      const int64_t from = std::max<int64_t>(0, begin - segment->start);
-      const int64_t to = std::min(segment->count, end - segment->start);
-      kernel(*segment, from, to);
-    }
-  });
-}
-
-void Plan::run(const Isa& isa) const {
-  each_stretch([&](const Segment& segment, int64_t from, int64_t to) {
-    isa.update(segment, scalars_[segment.scalars], from, to);
-  });
-}
-
-void Plan::stream(const Isa& isa) const {
-  each_stretch([&](const Segment& segment, int64_t from, int64_t to) { isa.stream(segment, 0, from, to); });
+  known = written;
+  return true;
 }
 
 }  // namespace onepass

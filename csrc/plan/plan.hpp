@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/dispatch.hpp"
 #include "plan/layout.hpp"
 #include "rules/scalars.hpp"
 #include "rules/segment.hpp"
@@ -24,6 +23,12 @@ struct StepNumber {
   }
 };
 
+// Addresses from `first` on, up to `end`.
+struct Range {
+  uintptr_t first, end;
+  bool operator==(const Range&) const = default;
+};
+
 class Plan {
  public:
   void clear();
@@ -34,27 +39,14 @@ class Plan {
   // One tensor; a new average starts as a copy of the parameter.
   void add(const Operands& operands, const StepNumber& t, bool new_average);
 
-  // Sum of the squares of all gradients as they are in memory, in one parallel region.
-  double square_sum(const Isa& isa) const;
-
-  // No infinity and no NaN among the gradients. Slow: for the rare doubt.
-  bool has_finite_gradients() const;
-
   // Multiplies all gradients on their way to the rules.
   void scale_gradients(double factor);
 
-  // No parameters share memory. `disjoint` remembers the addresses of those of which that is known.
-  bool is_disjoint(uint64_t& disjoint) const;
+  // Nothing that is written to overlaps. `known` remembers the memory of a plan of which that is so.
+  bool is_disjoint(std::vector<Range>& known) const;
 
-  // To be called before `run`. Threads take tensors in any order, unless parameters share memory (tied by `data`): then
-  // one thread takes them in turn.
-  void settle_order(uint64_t& disjoint);
-
-  // Updates everything, in one parallel region.
-  void run(const Isa& isa) const;
-
-  // Moves the memory that `run` moves, in the same chunks, and changes nothing. All tensors must be dense.
-  void stream(const Isa& isa) const;
+  // The segment of an element of the flat range.
+  std::vector<Segment>::const_iterator segment_at(int64_t place) const;
 
   // Where the scalars of some tensors come from: they are a function of these.
   struct Origin {
@@ -71,11 +63,8 @@ class Plan {
   bool is_dense() const { return strided_.empty(); }
 
  private:
-  bool has_shared_memory() const;
   uint32_t scalars_for(const StepNumber& t, bool new_average);
-  template <class Kernel>
-  void each_stretch(const Kernel& kernel) const;
-  std::vector<Segment>::const_iterator segment_at(int64_t place) const;
+  void find_written(std::vector<Range>& out) const;
 
   std::vector<Group> groups_;
   std::vector<Segment> segments_;
@@ -84,7 +73,6 @@ class Plan {
   size_t group_start_ = 0;  // index of the group's first entry there
   StridedStore strided_;
   int64_t elements_ = 0;
-  bool in_order_ = false;
 };
 
 // Names of the rules, and how many states each has.

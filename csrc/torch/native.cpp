@@ -27,22 +27,22 @@ bool find_code(const char* name, int32_t& out) {
 
 }  // namespace
 
-const Native& Native::of_torch() {
-  static const Native found;
-  return found;
+const Native& Native::of_torch(bool directly) {
+  static const Native by_functions(false), with_objects(true);
+  return directly ? with_objects : by_functions;
 }
 
-Native::Native() {
+Native::Native([[maybe_unused]] bool directly) {
 #ifndef Py_GIL_DISABLED
   try {
     if (!find_functions()) return;
-    places_ = Places::find();
-    if (!places_.lead_to_impl()) return;
-    if (places_.lead_to_data() && !find_numbers()) most_dims_ = -1;
-    available_ = works();
-    if (!available_ && knows_places()) {
+    layout_ = TensorLayout::find();
+    if (!layout_.lead_to_impl()) return;
+    if (directly && layout_.lead_to_data() && !find_sizes()) most_dims_ = -1;
+    available_ = self_test();
+    if (!available_ && reads_objects()) {
       most_dims_ = -1;
-      available_ = works();
+      available_ = self_test();
     }
   } catch (py::error_already_set&) {  // torch is in a mode in which its tensors are not what they seem
   }
@@ -53,7 +53,8 @@ bool Native::find_functions() {
   return find("aoti_torch_get_data_ptr", data_) && find("aoti_torch_get_dim", dims_) &&
          find("aoti_torch_get_sizes", sizes_) && find("aoti_torch_get_strides", strides_) &&
          find("aoti_torch_get_dtype", dtype_) && find("aoti_torch_get_device_type", device_) &&
-         find("aoti_torch_get_layout", layout_) && find("aoti_torch_new_tensor_handle", keep_) &&
+         find("aoti_torch_get_layout", layout_code_) && find("aoti_torch_get_storage_offset", offset_) &&
+         find("aoti_torch_get_storage_size", bytes_) && find("aoti_torch__reinterpret_tensor", alias_) &&
          find("aoti_torch_delete_tensor_object", release_) &&
          find("_ZNK3c1010TensorImpl4gradEv", gradient_) &&                               // TensorImpl::grad() const
          find("_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE", bump_version_) &&  // bump_version(const Tensor&)
@@ -67,8 +68,8 @@ bool Native::find_functions() {
 }
 
 // A TensorImpl holds the sizes and strides of tensors of few dimensions itself.
-bool Native::find_numbers() {
-  for (const py::object& tensor : Places::samples()) {
+bool Native::find_sizes() {
+  for (const py::object& tensor : TensorLayout::samples()) {
     const Tensor native = of(tensor.ptr());
     const auto start = reinterpret_cast<uintptr_t>(impl(native));
     int64_t *sizes = nullptr, *strides = nullptr;
@@ -85,27 +86,37 @@ bool Native::find_numbers() {
 }
 
 // What it says of known tensors is what torch says of them: when it sees their kind for the first time, and again.
-bool Native::works() {
-  const std::vector<py::object> tensors = Places::samples();
+bool Native::self_test() {
+  const std::vector<py::object> tensors = TensorLayout::samples();
   undefined_ = impl(gradient_(impl(of(tensors[0].ptr()))));
   for (const py::object& tensor : tensors) {
     const Tensor native = of(tensor.ptr());
     const py::object grad = tensor.attr("grad");
     const Tensor found = gradient(native);
     if (grad.is_none() ? found != nullptr : found == nullptr || object_of(found) != grad.ptr()) return false;
-    if (!tells_the_truth(tensor) || !tells_the_truth(tensor)) return false;
+    if (!verify(tensor) || !verify(tensor)) return false;
     const int before = tensor.attr("_version").cast<int>();
     bump_version(native);
     if (tensor.attr("_version").cast<int>() != before + 1) return false;
   }
-  if (!knows_places()) return true;
+  const py::object torch = py::module_::import("torch");
+  const py::object shrunk =
+      torch.attr("zeros")(64, py::arg("dtype") = torch.attr("float32"), py::arg("device") = "cpu");
+  TensorView seen;
+  if (!verify(shrunk)) return false;
+  shrunk.attr("untyped_storage")().attr("resize_")(252);
+  if (!read(of(shrunk.ptr()), seen) || seen.data != nullptr) return false;
+  const Tensor kept = keep_storage(of(shrunk.ptr()));
+  if (kept == nullptr) return false;
+  release(kept);
+  if (!reads_objects()) return true;
   const py::object clone = py::module_::import("torch").attr("_lazy_clone")(tensors[0]);
   TensorView view, other;
-  return read(of(clone.ptr()), view) && read(of(tensors[0].ptr()), other) && view.data != other.data &&
-         tells_the_truth(clone) && tells_the_truth(tensors[0]);
+  return read(of(clone.ptr()), view) && read(of(tensors[0].ptr()), other) && view.data != other.data && verify(clone) &&
+         verify(tensors[0]);
 }
 
-bool Native::tells_the_truth(py::handle tensor) const {
+bool Native::verify(py::handle tensor) const {
   TensorView view;
   if (!read(of(tensor.ptr()), view) || view.dtype != Dtype::f32 || view.device != on_host) return false;
   const auto shape = tensor.attr("shape").cast<std::vector<int64_t>>();
@@ -124,45 +135,47 @@ bool Native::find_device(Tensor tensor, int& out) const {
 }
 
 bool Native::read_by_functions(Tensor tensor, TensorView& out) const {
-  if (impl(tensor) == nullptr || is_negated(tensor) || !find_device(tensor, out.device)) return false;
+  if (impl(tensor) == nullptr || (keys(tensor) & layout_.negated) != 0 || !find_device(tensor, out.device))
+    return false;
   int32_t layout = 0, dtype = 0;
-  if (layout_(tensor, &layout) != 0 || layout != strided_) return false;
-  int64_t dims = 0;
+  if (layout_code_(tensor, &layout) != 0 || layout != strided_) return false;
+  int64_t dims = 0, offset = 0, bytes = 0;
   int64_t *shape = nullptr, *stride = nullptr;
   if ((dtype_(tensor, &dtype) | dims_(tensor, &dims) | sizes_(tensor, &shape) | strides_(tensor, &stride) |
-       data_(tensor, &out.data)) != 0) {
+       offset_(tensor, &offset) | bytes_(tensor, &bytes) | data_(tensor, &out.data)) != 0) {
     return false;
   }
   int code = 0;
   while (code < 6 && dtype_codes_[code] != dtype) ++code;
+  if (code == 6) return false;
   out.dtype = static_cast<Dtype>(code);
   out.dims = static_cast<int>(dims);
   out.shape = shape;
   out.stride = stride;
-  if (code == 6 || reinterpret_cast<uintptr_t>(out.data) < lowest_plain_address) return false;
-  if (knows_places() && kind_of(tensor) == nullptr) remember(tensor, out);
+  if (!fits(out, offset, bytes)) out.data = nullptr;
+  if (reads_objects() && known(tensor) == nullptr) remember(tensor, out);
   return true;
 }
 
 // `view` is what the functions say of the tensor. A kind of which the objects say something else is not remembered.
 void Native::remember(Tensor tensor, const TensorView& view) const {
-  Kind& kind = kinds_[next_kind_];
-  kind = {type(tensor), keys(tensor), view.dtype, view.device};
+  LayoutKey& key = known_[next_known_];
+  key = {type(tensor), keys(tensor), view.dtype, view.device};
   TensorView direct;
   const bool same = read_directly(tensor, direct) && direct.data == view.data && direct.dims == view.dims &&
                     direct.shape == view.shape && direct.stride == view.stride;
   if (same) {
-    next_kind_ = (next_kind_ + 1) % kinds_.size();
+    next_known_ = (next_known_ + 1) % known_.size();
   } else {
-    kind = {};
+    key = {};
   }
 }
 
-// Null if it has not been seen yet.
-const Native::Kind* Native::kind_of(Tensor tensor) const {
+// Null if its kind has not been seen yet.
+const Native::LayoutKey* Native::known(Tensor tensor) const {
   const uintptr_t own_type = type(tensor), own_keys = keys(tensor);
-  for (const Kind& kind : kinds_) {
-    if (kind.type == own_type && kind.keys == own_keys) return &kind;
+  for (const LayoutKey& key : known_) {
+    if (key.type == own_type && key.keys == own_keys) return &key;
   }
   return nullptr;
 }
@@ -170,24 +183,29 @@ const Native::Kind* Native::kind_of(Tensor tensor) const {
 // False if the functions have to be asked.
 bool Native::read_directly(Tensor tensor, TensorView& out) const {
   const char* const start = static_cast<const char*>(impl(tensor));
-  if (!knows_places() || start == nullptr || storage(tensor) == nullptr) return false;
-  const Kind* const kind = kind_of(tensor);
-  const auto dims = static_cast<int64_t>(word_at(start, places_.dims_in_impl));
-  if (kind == nullptr || dims > most_dims_) return false;
-  if ((word_at(storage(tensor), places_.flags_in_storage) & places_.guarded) != 0) return false;
-  out.dtype = kind->dtype;
-  out.device = kind->device;
+  if (!reads_objects() || start == nullptr || storage(tensor) == nullptr) return false;
+  const LayoutKey* const key = known(tensor);
+  const auto dims = static_cast<int64_t>(word_at(start, layout_.dims_in_impl));
+  if (key == nullptr || dims > most_dims_) return false;
+  if ((word_at(storage(tensor), layout_.flags_in_storage) & layout_.guarded) != 0) return false;
+  out.dtype = key->dtype;
+  out.device = key->device;
   out.dims = static_cast<int>(dims);
   out.shape = reinterpret_cast<const int64_t*>(start + sizes_in_impl_);
   out.stride = reinterpret_cast<const int64_t*>(start + strides_in_impl_);
-  const uintptr_t first = word_at(start, places_.offset_in_impl) * static_cast<uintptr_t>(size_of(kind->dtype));
-  out.data = reinterpret_cast<void*>(word_at(storage(tensor), places_.data_in_storage) + first);
-  return reinterpret_cast<uintptr_t>(out.data) >= lowest_plain_address;
+  const auto offset = static_cast<int64_t>(word_at(start, layout_.offset_in_impl));
+  const auto bytes = static_cast<int64_t>(word_at(storage(tensor), layout_.bytes_in_storage));
+  const uintptr_t data = word_at(storage(tensor), layout_.data_in_storage);
+  out.data = fits(out, offset, bytes)
+                 ? reinterpret_cast<void*>(data + static_cast<uintptr_t>(offset * size_of(key->dtype)))
+                 : nullptr;
+  return true;
 }
 
-Native::Tensor Native::keep(Tensor tensor) const {
+Native::Tensor Native::keep_storage(Tensor tensor) const {
+  constexpr int64_t empty = 0, stride = 1;
   Tensor kept = nullptr;
-  return keep_(tensor, &kept) == 0 ? kept : nullptr;
+  return alias_(tensor, 1, &empty, &stride, 0, &kept) == 0 ? kept : nullptr;
 }
 
 }  // namespace onepass

@@ -13,9 +13,6 @@
 
 namespace onepass {
 
-// Below this address no tensor can be told from an offset into a storage that has lost its memory.
-constexpr uintptr_t lowest_plain_address = uintptr_t{1} << 40;
-
 // Whether this extension is the one for CUDA tensors.
 #ifdef ONEPASS_READS_CUDA
 constexpr bool reads_cuda = true;
@@ -28,19 +25,20 @@ class Native {
   // The address of an at::Tensor: one pointer, to its TensorImpl.
   using Tensor = void*;
 
-  // Where torch is not as expected, `available` is false and nothing else may be called.
-  static const Native& of_torch();
+  // Found once for each `directly`: whether torch's objects may be read beside its functions. Where torch is not as
+  // expected, `available` is false and nothing else may be called.
+  static const Native& of_torch(bool directly);
   bool available() const { return available_; }
 
   // Whether `read` needs the functions only for tensors of kinds that it has not seen yet.
-  bool knows_places() const { return most_dims_ >= 0; }
+  bool reads_objects() const { return most_dims_ >= 0; }
 
   // The tensor that a Python object holds; it lives as long as the object. `object` must be a torch.Tensor.
-  Tensor of(PyObject* object) const { return reinterpret_cast<char*>(object) + places_.impl_in_object; }
+  Tensor of(PyObject* object) const { return reinterpret_cast<char*>(object) + layout_.impl_in_object; }
 
   // The Python object of a tensor, borrowed, or null: torch makes one when Python first asks for it.
   PyObject* object_of(Tensor tensor) const {
-    return reinterpret_cast<PyObject*>(word_at(impl(tensor), places_.object_in_impl) & ~uintptr_t{3});
+    return reinterpret_cast<PyObject*>(word_at(impl(tensor), layout_.object_in_impl) & ~uintptr_t{3});
   }
 
   // The .grad of a tensor, or null. It lives as long as it stays there.
@@ -49,10 +47,11 @@ class Native {
     return impl(found) == undefined_ ? nullptr : found;
   }
 
-  // Whether its numbers stand in memory with the other sign.
-  bool is_negated(Tensor tensor) const { return (keys(tensor) & places_.negated) != 0; }
+  // Whether the tensor is one of inference mode, which autograd does not follow.
+  bool is_inference(Tensor tensor) const { return (keys(tensor) & layout_.tracked) == 0; }
 
   // False if it is anything but numbers at an address: on another device, of another layout or dtype, lazily negated.
+  // A tensor that reaches beyond its storage has a null address.
   bool read(Tensor tensor, TensorView& out) const {
     return read_directly(tensor, out) || read_by_functions(tensor, out);
   }
@@ -60,8 +59,8 @@ class Native {
   // Tells autograd that the tensor was changed in place.
   void bump_version(Tensor tensor) const { bump_version_(tensor); }
 
-  // Another reference to the same tensor, until `release`; null if there is no memory for it.
-  Tensor keep(Tensor tensor) const;
+  // A tensor without elements on the same storage, which stays until `release`; null if there is no memory for it.
+  Tensor keep_storage(Tensor tensor) const;
   void release(Tensor kept) const { release_(kept); }
 
   // Asks the processor to fetch what `read` will touch: the TensorImpl and, once this is there, its storage.
@@ -70,36 +69,36 @@ class Native {
     for (int line = 0; line < 3; ++line) onepass::prefetch(start + 64 * line);
   }
   void prefetch_storage(Tensor tensor) const {
-    if (!knows_places()) return;
+    if (!reads_objects()) return;
     const char* const start = static_cast<const char*>(storage(tensor));
-    onepass::prefetch(start + places_.data_in_storage);
-    onepass::prefetch(start + places_.flags_in_storage);
+    onepass::prefetch(start + layout_.data_in_storage);
+    onepass::prefetch(start + layout_.flags_in_storage);
   }
 
  private:
-  // What the functions have told of tensors with these two words.
-  struct Kind {
+  // What the functions have told of tensors with these two words, on which dtype and device depend.
+  struct LayoutKey {
     uintptr_t type = 0, keys = 0;
     Dtype dtype = Dtype::f32;
     int device = on_host;
   };
 
-  Native();
+  explicit Native(bool directly);
   bool find_functions();
-  bool find_numbers();
+  bool find_sizes();
   bool find_device(Tensor tensor, int& out) const;
-  bool works();
-  bool tells_the_truth(pybind11::handle tensor) const;
-  const Kind* kind_of(Tensor tensor) const;
+  bool self_test();
+  bool verify(pybind11::handle tensor) const;
+  const LayoutKey* known(Tensor tensor) const;
   bool read_directly(Tensor tensor, TensorView& out) const;
   bool read_by_functions(Tensor tensor, TensorView& out) const;
   void remember(Tensor tensor, const TensorView& view) const;
 
   static void* impl(Tensor tensor) { return *static_cast<void**>(tensor); }
-  uintptr_t keys(Tensor tensor) const { return word_at(impl(tensor), places_.keys_in_impl); }
-  uintptr_t type(Tensor tensor) const { return word_at(impl(tensor), places_.type_in_impl) & places_.type_bits; }
+  uintptr_t keys(Tensor tensor) const { return word_at(impl(tensor), layout_.keys_in_impl); }
+  uintptr_t type(Tensor tensor) const { return word_at(impl(tensor), layout_.type_in_impl) & layout_.type_bits; }
   const void* storage(Tensor tensor) const {
-    return reinterpret_cast<const void*>(word_at(impl(tensor), places_.storage_in_impl));
+    return reinterpret_cast<const void*>(word_at(impl(tensor), layout_.storage_in_impl));
   }
 
   template <class T>
@@ -110,11 +109,13 @@ class Native {
   Getter<int64_t> dims_ = nullptr;
   Getter<int64_t*> sizes_ = nullptr;
   Getter<int64_t*> strides_ = nullptr;
+  Getter<int64_t> offset_ = nullptr;
+  Getter<int64_t> bytes_ = nullptr;
   Getter<int32_t> dtype_ = nullptr;
   Getter<int32_t> device_ = nullptr;
   Getter<int32_t> index_ = nullptr;
-  Getter<int32_t> layout_ = nullptr;
-  Getter<Tensor> keep_ = nullptr;
+  Getter<int32_t> layout_code_ = nullptr;
+  int32_t (*alias_)(Tensor, int64_t, const int64_t*, const int64_t*, int64_t, Tensor*) = nullptr;
   int32_t (*release_)(Tensor) = nullptr;
   Tensor (*gradient_)(const void* impl) = nullptr;
   void (*bump_version_)(Tensor) = nullptr;
@@ -122,11 +123,11 @@ class Native {
   int32_t cpu_ = 0, cuda_ = 0, strided_ = 0;
   int32_t dtype_codes_[6] = {};  // by Dtype
   const void* undefined_ = nullptr;
-  Places places_;
+  TensorLayout layout_;
   size_t sizes_in_impl_ = 0, strides_in_impl_ = 0;  // of tensors of few dimensions
-  int64_t most_dims_ = -1;                          // of those; -1 where not all places are known
-  mutable std::array<Kind, 16> kinds_;              // guarded by the GIL
-  mutable size_t next_kind_ = 0;                    // the place of the next one, which takes that of the oldest
+  int64_t most_dims_ = -1;                          // of those; -1 where objects are not read
+  mutable std::array<LayoutKey, 16> known_;         // guarded by the GIL
+  mutable size_t next_known_ = 0;                   // the place of the next one, which takes that of the oldest
 };
 
 }  // namespace onepass

@@ -1,11 +1,10 @@
-// Reads torch tensors: address, dtype, shape, strides. Through the DLPack C exchange API where torch has it, otherwise
-// through the tensor's Python attributes.
+// Reads torch tensors: address, dtype, shape, strides. Natively where torch is one that this has been tested with,
+// otherwise through what torch promises to everybody: its DLPack exchange table and methods of tensors.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
-#include <unordered_map>
-#include <utility>
+#include <string>
 #include <vector>
 
 #include "plan/layout.hpp"
@@ -17,49 +16,50 @@ namespace onepass {
 class Reader {
  public:
   // `tensor_types` are torch.Tensor and its plain subclasses of torch's own, `is_plain(type)` decides of all others
-  // whether their memory may be read directly; `dtypes` are torch's, in the order of Dtype.
-  Reader(pybind11::tuple tensor_types, pybind11::function is_plain, pybind11::tuple dtypes, bool use_dlpack,
-         bool use_native);
+  // whether their memory may be read directly. `way` is "native" (torch's functions and objects), "functions" (its
+  // functions alone) or "dlpack".
+  Reader(pybind11::tuple tensor_types, pybind11::function is_plain, const std::string& way);
 
-  // False if the kernels do not cover the tensor: another device or dtype, no strided memory, a foreign subclass.
-  // A tensor whose storage was resized to 0 has a null address.
-  bool read(PyObject* tensor, TensorView& out);
+  // The way that works here: "native", "functions", "dlpack", or "none".
+  const char* way() const;
 
-  // The .grad of a parameter: a new reference.
-  PyObject* gradient(PyObject* parameter) const;
-
-  // The value of `parameter` in `dict`, borrowed, or null.
-  PyObject* lookup(PyObject* dict, PyObject* parameter) const;
-
-  // torch.Tensor itself or one of its plain subclasses.
-  bool is_exact(PyTypeObject* type) const;
-
-  bool uses_dlpack() const { return api_ != nullptr; }
-
-  // Null where tensors cannot be read without Python.
+  // Null where tensors are not read natively.
   const Native* native() const { return native_; }
 
-  // Whether any Python code was run since the last call: other threads may have changed what was read before.
-  bool has_run_python() { return std::exchange(has_run_python_, false); }
+  // torch.Tensor itself or one of its plain subclasses.
+  bool is_exact(PyObject* object) const {
+    for (PyTypeObject* const type : exact_) {
+      if (Py_TYPE(object) == type) return true;
+    }
+    return false;
+  }
 
-  // Forgets the shapes that this thread has read from attributes.
-  static void clear();
+  // The .grad of a parameter: a new reference. May run Python.
+  PyObject* gradient(PyObject* parameter) const;
+
+  // What has to be known of a tensor before it is read. May run Python. `storage` is kept for `view`, which cannot do
+  // without it where tensors are not read natively. False if the kernels do not cover the tensor: lazily negated, one
+  // of inference mode if it is to be `written`, a foreign subclass.
+  bool examine(PyObject* tensor, bool written, pybind11::object& storage) const;
+
+  // Reads a tensor that has been examined, without Python. False if the kernels do not cover it: another device or
+  // dtype, no strided memory. A tensor that reaches beyond its storage has a null address.
+  bool view(PyObject* tensor, PyObject* storage, TensorView& out) const;
+
+  // Both at once.
+  bool read(PyObject* tensor, TensorView& out) const {
+    pybind11::object storage;
+    return examine(tensor, false, storage) && view(tensor, storage.ptr(), out);
+  }
 
  private:
-  bool is_plain(PyTypeObject* type);
-  bool read_memory(PyObject* tensor, TensorView& out);
-  bool is_negated(PyObject* tensor, const TensorView& view) const;
-  bool read_dlpack(PyObject* tensor, TensorView& out) const;
-  bool read_attributes(PyObject* tensor, TensorView& out) const;
+  bool read_dlpack(PyObject* tensor, PyObject* storage, TensorView& out) const;
 
   std::vector<PyTypeObject*> exact_;
-  std::unordered_map<PyTypeObject*, bool> plain_;
-  pybind11::function ask_plain_;
-  pybind11::tuple dtypes_;
+  pybind11::function is_plain_;
   const dlpack::ExchangeApi* api_ = nullptr;
   const Native* native_ = nullptr;
   PyGetSetDef* grad_ = nullptr;
-  bool has_run_python_ = false;
 };
 
 }  // namespace onepass

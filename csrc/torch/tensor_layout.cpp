@@ -1,5 +1,7 @@
 #include "torch/tensor_layout.hpp"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <cstdlib>
 
@@ -8,8 +10,6 @@ namespace py = pybind11;
 namespace onepass {
 namespace {
 
-constexpr size_t impl_size = 176, storage_size = 64;  // bytes that are searched: no more than there are in torch 2.13
-
 const void* pointer(uintptr_t address) { return reinterpret_cast<const void*>(address); }
 const void* impl_of(const py::object& tensor) { return pointer(tensor.attr("_cdata").cast<uintptr_t>()); }
 const void* storage_of(const py::object& tensor) {
@@ -17,13 +17,24 @@ const void* storage_of(const py::object& tensor) {
 }
 uintptr_t address_of(const void* at) { return reinterpret_cast<uintptr_t>(at); }
 
+// Bytes that may be searched: what the allocator has given to the object.
+size_t size_of_impl(const py::object& tensor) { return malloc_usable_size(const_cast<void*>(impl_of(tensor))); }
+size_t size_of_storage(const py::object& tensor) { return malloc_usable_size(const_cast<void*>(storage_of(tensor))); }
+
+template <class Size>
+size_t least_size(const std::vector<py::object>& tensors, const Size& size) {
+  size_t least = SIZE_MAX;
+  for (const py::object& tensor : tensors) least = std::min(least, size(tensor));
+  return least;
+}
+
 // The offset of the one word that `matches`; nowhere if there is none or several.
 template <class Matches>
 size_t only_offset(size_t size, const Matches& matches) {
-  size_t found = Places::nowhere;
+  size_t found = TensorLayout::nowhere;
   for (size_t offset = 0; offset + sizeof(uintptr_t) <= size; offset += sizeof(uintptr_t)) {
     if (!matches(offset)) continue;
-    if (found != Places::nowhere) return Places::nowhere;
+    if (found != TensorLayout::nowhere) return TensorLayout::nowhere;
     found = offset;
   }
   return found;
@@ -47,7 +58,7 @@ py::object zeros(const char* dtype, const char* device = "cpu") {
 }
 
 // The imaginary part of a conjugate is a lazily negated view: one word, alike in all plain ones, differs in one bit.
-void find_negation(Places& places) {
+void find_negation(TensorLayout& layout) {
   std::vector<py::object> alive;
   std::vector<const void*> plain, negated;
   for (int i = 0; i < 4; ++i) {
@@ -58,24 +69,36 @@ void find_negation(Places& places) {
     negated.push_back(impl_of(alive.back()));
   }
   if (!alive.back().attr("is_neg")().cast<bool>()) return;
-  places.keys_in_impl = only_offset(impl_size, [&](size_t offset) {
+  layout.keys_in_impl = only_offset(least_size(alive, size_of_impl), [&](size_t offset) {
     const uintptr_t keys = word_at(plain[0], offset), bit = keys ^ word_at(negated[0], offset);
     if (__builtin_popcountll(bit) != 1) return false;
     for (size_t k = 0; k < plain.size(); ++k) {
       if (word_at(plain[k], offset) != keys || word_at(negated[k], offset) != (keys | bit)) return false;
     }
-    places.negated = bit;
+    layout.negated = bit;
     return true;
   });
 }
 
+// Tensors of inference mode lack what autograd needs: the bits of all others of which they have none.
+void find_inference(TensorLayout& layout) {
+  if (layout.keys_in_impl == TensorLayout::nowhere) return;
+  const py::object plain = zeros("float32"), mode = torch().attr("inference_mode")();
+  mode.attr("__enter__")();
+  const py::object inference = zeros("float32");
+  mode.attr("__exit__")(py::none(), py::none(), py::none());
+  if (!inference.attr("is_inference")().cast<bool>()) return;
+  const uintptr_t keys = word_at(impl_of(plain), layout.keys_in_impl);
+  layout.tracked = keys & ~word_at(impl_of(inference), layout.keys_in_impl);
+}
+
 // A new tensor whose TensorImpl lies, as far as the allocator goes along, where all bytes were `before`.
-py::object zeros_on(unsigned char before) {
+py::object zeros_on(unsigned char before, size_t size) {
   std::vector<char*> blocks;
   for (int i = 0; i < 7; ++i) {
-    blocks.push_back(static_cast<char*>(std::malloc(impl_size)));
+    blocks.push_back(static_cast<char*>(std::malloc(size)));
     volatile char* const bytes = blocks.back();
-    for (size_t k = 0; bytes != nullptr && k < impl_size; ++k) bytes[k] = static_cast<char>(before);
+    for (size_t k = 0; bytes != nullptr && k < size; ++k) bytes[k] = static_cast<char>(before);
   }
   for (char* const block : blocks) std::free(block);
   return zeros("float32");
@@ -83,7 +106,7 @@ py::object zeros_on(unsigned char before) {
 
 // The word that is the same in tensors that are alike but for their numbers, and another one for each dtype and device;
 // apart from bits that nobody writes, which still show what was in their place before.
-void find_type(Places& places) {
+void find_type(TensorLayout& layout) {
   std::vector<py::object> alive;
   std::vector<const void*> impls;
   const auto add = [&](py::object tensor) { impls.push_back(impl_of(alive.emplace_back(std::move(tensor)))); };
@@ -92,8 +115,9 @@ void find_type(Places& places) {
   }
   for (int i = 0; i < 2; ++i) add(zeros("float32", "meta"));
   const size_t kinds = impls.size() / 2;
-  for (int i = 0; i < 8; ++i) add(zeros_on(i % 2 == 0 ? 0 : 0xFF));
-  places.type_in_impl = only_offset(impl_size, [&](size_t offset) {
+  const size_t size = least_size(alive, size_of_impl);
+  for (int i = 0; i < 8; ++i) add(zeros_on(i % 2 == 0 ? 0 : 0xFF, size));
+  layout.type_in_impl = only_offset(least_size(alive, size_of_impl), [&](size_t offset) {
     uintptr_t unwritten = 0;
     for (size_t i = 2 * kinds; i < impls.size(); ++i) {
       unwritten |= word_at(impls[i], offset) ^ word_at(impls[0], offset);
@@ -104,39 +128,40 @@ void find_type(Places& places) {
         if (((difference & ~unwritten) == 0) != (a / 2 == b / 2)) return false;
       }
     }
-    places.type_bits = ~unwritten;
+    layout.type_bits = ~unwritten;
     return true;
   });
 }
 
 // Bits that torch sets where it has been told that nobody may ask for the memory to write to. At least one of them is
 // set for every reason there is to look closer, such as a lazy clone, which shares its memory until it is written to.
-void find_guard(Places& places) {
+void find_guard(TensorLayout& layout) {
   const py::object internal = torch().attr("_C");
   if (!py::hasattr(torch(), "_lazy_clone") || !py::hasattr(internal, "_set_throw_on_mutable_data_ptr")) return;
   const py::object original = zeros("float32"), clone = torch().attr("_lazy_clone")(original),
                    closed = zeros("float32");
+  const size_t size = least_size({original, clone, closed}, size_of_storage);
   std::vector<uintptr_t> before;
-  for (size_t offset = 0; offset < storage_size; offset += sizeof(uintptr_t)) {
+  for (size_t offset = 0; offset + sizeof(uintptr_t) <= size; offset += sizeof(uintptr_t)) {
     before.push_back(word_at(storage_of(closed), offset));
   }
   internal.attr("_set_throw_on_mutable_data_ptr")(closed);
   const auto changed = [&](size_t offset) {
     return word_at(storage_of(closed), offset) ^ before[offset / sizeof(uintptr_t)];
   };
-  const size_t found = only_offset(storage_size, [&](size_t offset) { return changed(offset) != 0; });
-  if (found == Places::nowhere) return;
-  places.guarded = changed(found);
-  if ((before[found / sizeof(uintptr_t)] & places.guarded) != 0) return;
+  const size_t found = only_offset(size, [&](size_t offset) { return changed(offset) != 0; });
+  if (found == TensorLayout::nowhere) return;
+  layout.guarded = changed(found);
+  if ((before[found / sizeof(uintptr_t)] & layout.guarded) != 0) return;
   for (const py::object& lazy : {original, clone}) {
-    if ((word_at(storage_of(lazy), found) & places.guarded) == 0) return;
+    if ((word_at(storage_of(lazy), found) & layout.guarded) == 0) return;
   }
-  places.flags_in_storage = found;
+  layout.flags_in_storage = found;
 }
 
 }  // namespace
 
-std::vector<py::object> Places::samples() {
+std::vector<py::object> TensorLayout::samples() {
   const auto floats = [](int count) {
     return torch().attr("arange")(count, py::arg("dtype") = torch().attr("float32"), py::arg("device") = "cpu");
   };
@@ -149,14 +174,15 @@ std::vector<py::object> Places::samples() {
   return {plain, parameter, parameter.attr("grad"), plain.attr("view")(2, 3).attr("t")(), part, foreign};
 }
 
-Places Places::find() {
+TensorLayout TensorLayout::find() {
   const std::vector<py::object> tensors = samples();
   const size_t object_size = static_cast<size_t>(Py_TYPE(tensors[0].ptr())->tp_basicsize);
   const auto object = [](const py::object& tensor) { return tensor.ptr(); };
   const auto number = [](const char* method) {
     return [method](const py::object& tensor) { return tensor.attr(method)().cast<uintptr_t>(); };
   };
-  Places out;
+  const size_t impl_size = least_size(tensors, size_of_impl), storage_size = least_size(tensors, size_of_storage);
+  TensorLayout out;
   out.impl_in_object =
       offset_in_all(tensors, object_size, object, [](const py::object& tensor) { return address_of(impl_of(tensor)); });
   out.object_in_impl =
@@ -170,6 +196,10 @@ Places Places::find() {
   out.data_in_storage = offset_in_all(tensors, storage_size, storage_of, [](const py::object& tensor) {
     return tensor.attr("untyped_storage")().attr("data_ptr")().cast<uintptr_t>();
   });
+  out.bytes_in_storage = offset_in_all(tensors, storage_size, storage_of, [](const py::object& tensor) {
+    return tensor.attr("untyped_storage")().attr("nbytes")().cast<uintptr_t>();
+  });
+  find_inference(out);
   find_guard(out);
   return out;
 }
