@@ -41,16 +41,16 @@ constexpr int of_parameter = -2, of_gradient = -1;
 
 class OperandReader {
  public:
-  OperandReader(const GroupView& group, int device) : group_(group), slots_(group.slots), device_(device) {}
+  explicit OperandReader(int device) : device_(device) {}
 
   Operands operands;
   Count step;
 
   template <class View>
-  Found read(const SlotArray& slot, const View& view) {
+  Found read(const GroupView& group, const SlotArray& slot, const View& view) {
     for (bool& has : operands.has) has = false;
-    operands.states = static_cast<int>(group_.keys.size());
-    operands.quantised = !group_.scale_keys.empty();
+    operands.states = static_cast<int>(group.keys.size());
+    operands.quantised = !group.scale_keys.empty();
     step = {};
     TensorView &p = operands.view[param], &g = operands.view[grad];
     if (!view(of_parameter, p) || !is_floating(p) || !free_of_overlap(p)) return Found::unsupported;
@@ -58,8 +58,9 @@ class OperandReader {
     if (p.device != device_ || g.device != device_) return Found::unsupported;
     if (!same_shape(p, g) || !has_memory(p) || !has_memory(g)) return Found::mismatch;
     operands.has[param] = operands.has[grad] = true;
-    for (int k = 0; k < slots_.count; ++k) {
-      if (slot[static_cast<size_t>(k)] == nullptr ? !may_lack(k) : !read_slot(k, view)) return Found::missing_state;
+    for (int k = 0; k < group.slots.count; ++k) {
+      if (slot[static_cast<size_t>(k)] == nullptr ? !may_lack(group.slots, k) : !read_slot(group, k, view))
+        return Found::missing_state;
     }
     return Found::ready;
   }
@@ -72,15 +73,15 @@ class OperandReader {
   bool is_low() const { return operands.view[param].dtype >= Dtype::bf16; }
 
   // Only parameters of low precision have a master, whatever the others have been before; anchors come and go.
-  bool may_lack(int k) const {
-    return slots_.role[k] == Slots::Role::anchor || (slots_.role[k] == Slots::Role::master && !is_low());
+  bool may_lack(const Slots& slots, int k) const {
+    return slots.role[k] == Slots::Role::anchor || (slots.role[k] == Slots::Role::master && !is_low());
   }
 
   template <class View>
-  bool read_slot(int k, const View& view) {
+  bool read_slot(const GroupView& group, int k, const View& view) {
     const Dtype own = operands.view[param].dtype;
-    const int operand = slots_.operand[k];
-    switch (slots_.role[k]) {
+    const int operand = group.slots.operand[k];
+    switch (group.slots.role[k]) {
       case Slots::Role::state:
         return read_like_param(k, operand, view) &&
                (operands.quantised ? operands.view[operand].dtype == Dtype::u8 : is_floating(operands.view[operand]));
@@ -102,11 +103,11 @@ class OperandReader {
       }
       case Slots::Role::step: {
         TensorView found;
-        if (!view(k, found) || found.device != (group_.counts_on_device ? device_ : on_host)) return false;
+        if (!view(k, found) || found.device != (group.counts_on_device ? device_ : on_host)) return false;
         if (found.data == nullptr || found.count() != 1) return false;
         if (found.dtype != Dtype::f32 && found.dtype != Dtype::f64) return false;
         step = {found.data, found.dtype == Dtype::f64};
-        return group_.counts_on_device || step.read() >= 0;
+        return group.counts_on_device || step.read() >= 0;
       }
     }
     return false;
@@ -120,15 +121,19 @@ class OperandReader {
            free_of_overlap(found);
   }
 
-  const GroupView& group_;
-  const Slots& slots_;
   int device_;
 };
 
 class Collector {
  public:
   Collector(Collected& out, const Reader& reader, PyObject* state, const Request& request, StepFailure& failure)
-      : out_(out), reader_(reader), native_(reader.native()), state_(state), request_(request), failure_(failure) {}
+      : out_(out),
+        reader_(reader),
+        native_(reader.native()),
+        state_(state),
+        request_(request),
+        failure_(failure),
+        operands_(request.device) {}
 
   // Without Python and without references, as nothing else can run. False if a tensor is not of torch's own types: all
   // has to be collected with Python then.
@@ -140,9 +145,16 @@ class Collector {
       PyObject** const parameters = PySequence_Fast_ITEMS(group().params.ptr());
       out_.parameters.insert(out_.parameters.end(), parameters, parameters + size);
       out_.ends.push_back(out_.parameters.size());
-      for (size_t first = 0; first < size && group_is_supported(); first += block) {
-        if (!find_block(cursor, first, std::min(block, size - first), size >= worth_prefetching)) return false;
-        read_block(first, std::min(block, size - first));
+      out_.objects.reserve(out_.objects.size() + size * static_cast<size_t>(group().slots.count + 1));
+      // What one stage has asked the processor for, the next one finds in its cache some parameters later.
+      const size_t lag = size >= worth_prefetching ? stage_lag : 0;
+      for (size_t i = 0; i < size + 5 * lag && supported_; ++i) {
+        if (i < size) find_state(cursor, i, lag != 0);
+        if (i - lag < size && !ask_for_tensors(i - lag, lag != 0)) return false;
+        if (i - 2 * lag < size && !find_tensors(cursor, i - 2 * lag, lag != 0)) return false;
+        if (lag != 0 && i - 3 * lag < size) ask_for_states(i - 3 * lag);
+        if (lag != 0 && i - 4 * lag < size) ask_for_storages(i - 4 * lag);
+        if (i - 5 * lag < size) read(i - 5 * lag);
       }
     }
     return true;
@@ -171,15 +183,25 @@ class Collector {
     }
     for (size_t g = 0; g < all.size(); ++g) {
       begin(g);
-      for (size_t i = 0; i < all[g].size() && group_is_supported(); ++i) read_parts(i, all[g][i]);
+      for (size_t i = 0; i < all[g].size() && supported_; ++i) read_parts(i, all[g][i]);
     }
   }
 
  private:
-  // Parameters whose objects are found before the first of them is read.
-  static constexpr size_t block = 32;
-  // Fewer than this are all in a cache sooner than they could be asked for.
+  static constexpr size_t stage_lag = 1;
+  // Fewer parameters than this are all in a cache sooner than they could be asked for.
   static constexpr size_t worth_prefetching = 64;
+
+  // One parameter while it goes through the stages; nothing of it is kept.
+  struct Passing {
+    PyObject* parameter;
+    PyObject* own;            // its state dict, or null
+    Native::Tensor gradient;  // or null
+    SlotArray slot;
+    bool has_slots;
+  };
+  static constexpr size_t most_passing = 16;
+  static_assert(5 * stage_lag < most_passing);
 
   // One parameter, where Python may run: all of it is kept.
   struct Parts {
@@ -201,97 +223,104 @@ class Collector {
   }
 
   const GroupView& group() const { return out_.groups[g_]; }
-  bool group_is_supported() const { return supported_; }
+  Passing& passing(size_t i) { return passing_[i % most_passing]; }
 
-  bool find_block(StateCursor& cursor, size_t first, size_t count, bool prefetches) {
-    const Slots& slots = group().slots;
-    for (size_t i = 0; i < count; ++i) {
-      PyObject* const parameter = group().at(first + i);
-      if (!reader_.is_exact(parameter)) return false;
-      parameter_[i] = parameter;
-      if (prefetches) prefetch(parameter);
+  void find_state(StateCursor& cursor, size_t i, bool prefetches) {
+    Passing& one = passing(i);
+    one.parameter = group().at(i);
+    one.own = group().slots.count != 0 ? cursor.at(one.parameter, false) : nullptr;
+    if (!prefetches) return;
+    prefetch(one.parameter);
+    if (one.own != nullptr) prefetch(one.own);
+  }
+
+  bool ask_for_tensors(size_t i, bool prefetches) {
+    const Passing& one = passing(i);
+    if (!reader_.is_exact(one.parameter)) return false;
+    if (!prefetches) return true;
+    native_->prefetch(native_->of(one.parameter));
+    if (one.own != nullptr && PyDict_Check(one.own)) {
+      const char* const keys = reinterpret_cast<const char*>(reinterpret_cast<PyDictObject*>(one.own)->ma_keys);
+      for (int k = 0; k < 3; ++k) prefetch(keys + k * line);
     }
-    for (size_t i = 0; i < count && slots.count != 0; ++i) {
-      own_[i] = cursor.at(parameter_[i], false);
-      if (prefetches && own_[i] != nullptr) prefetch(own_[i]);
-    }
-    if (prefetches) {
-      for (size_t i = 0; i < count; ++i) native_->prefetch(native_->of(parameter_[i]));
-      for (size_t i = 0; i < count && slots.count != 0; ++i) {
-        if (own_[i] != nullptr && PyDict_Check(own_[i])) prefetch_entries(own_[i]);
-      }
-    }
-    for (size_t i = 0; i < count; ++i) {
-      gradient_[i] = native_->gradient(native_->of(parameter_[i]));
-      if (gradient_[i] == nullptr) continue;
-      PyObject* const object = native_->object_of(gradient_[i]);
-      if (object != nullptr && !reader_.is_exact(object)) return false;
-      if (prefetches) native_->prefetch(gradient_[i]);
-      if (slots.count == 0) continue;
-      if (own_[i] == nullptr) own_[i] = cursor.at(parameter_[i], true);
-      if (own_[i] == nullptr || !PyDict_Check(own_[i])) continue;
-      find_slots(own_[i], slots, slot_[i]);
-      for (int k = 0; k < slots.count; ++k) {
-        PyObject* const value = slot_[i][static_cast<size_t>(k)];
-        if (value == nullptr) continue;
-        if (!reader_.is_exact(value)) return false;
-        if (prefetches) prefetch(value);
-      }
-    }
-    if (prefetches) prefetch_tensors(count);
     return true;
   }
 
-  static void prefetch_entries(PyObject* dict) {
-    const char* const keys = reinterpret_cast<const char*>(reinterpret_cast<PyDictObject*>(dict)->ma_keys);
-    prefetch(keys);
-    prefetch(keys + line);
-    prefetch(keys + 2 * line);
+  bool find_tensors(StateCursor& cursor, size_t i, bool prefetches) {
+    Passing& one = passing(i);
+    const Slots& slots = group().slots;
+    one.has_slots = false;
+    one.gradient = native_->gradient(native_->of(one.parameter));
+    if (one.gradient == nullptr) return true;
+    PyObject* const object = native_->object_of(one.gradient);
+    if (object != nullptr && !reader_.is_exact(object)) return false;
+    if (prefetches) native_->prefetch(one.gradient);
+    if (slots.count == 0) return true;
+    if (one.own == nullptr) one.own = cursor.at(one.parameter, true);
+    if (one.own == nullptr || !PyDict_Check(one.own)) return true;
+    one.has_slots = true;
+    find_slots(one.own, slots, one.slot);
+    for (int k = 0; k < slots.count; ++k) {
+      PyObject* const value = one.slot[static_cast<size_t>(k)];
+      if (value == nullptr) continue;
+      if (prefetches) {
+        prefetch(value);
+      } else if (!reader_.is_exact(value)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  void ask_for_states(size_t i) {
+    const Passing& one = passing(i);
+    native_->prefetch_storage(native_->of(one.parameter));
+    each_state(one, [&](Native::Tensor tensor) { native_->prefetch(tensor); });
+  }
+
+  void ask_for_storages(size_t i) {
+    const Passing& one = passing(i);
+    if (one.gradient != nullptr) native_->prefetch_storage(one.gradient);
+    each_state(one, [&](Native::Tensor tensor) { native_->prefetch_storage(tensor); });
   }
 
   template <class Visit>
-  void each_slot(size_t count, const Visit& visit) const {
-    const int slots = group().slots.count;
-    for (size_t i = 0; i < count; ++i) {
-      if (gradient_[i] == nullptr || slots == 0 || own_[i] == nullptr || !PyDict_Check(own_[i])) continue;
-      for (int k = 0; k < slots; ++k) {
-        PyObject* const value = slot_[i][static_cast<size_t>(k)];
-        if (value != nullptr) visit(native_->of(value));
-      }
+  void each_state(const Passing& one, const Visit& visit) const {
+    for (int k = 0; one.has_slots && k < group().slots.count; ++k) {
+      PyObject* const value = one.slot[static_cast<size_t>(k)];
+      if (value != nullptr) visit(native_->of(value));
     }
   }
 
-  void prefetch_tensors(size_t count) const {
-    each_slot(count, [&](Native::Tensor tensor) { native_->prefetch(tensor); });
-    for (size_t i = 0; i < count; ++i) {
-      native_->prefetch_storage(native_->of(parameter_[i]));
-      if (gradient_[i] != nullptr) native_->prefetch_storage(gradient_[i]);
-    }
-    each_slot(count, [&](Native::Tensor tensor) { native_->prefetch_storage(tensor); });
-  }
-
-  void read_block(size_t first, size_t count) {
-    OperandReader reader(group(), request_.device);
-    const bool only_anchor = group().slots.count == 1 && group().anchor_key != Py_None;
+  void read(size_t i) {
+    const Passing& one = passing(i);
+    if (one.gradient == nullptr) return;
     static const SlotArray none{};
-    for (size_t i = 0; i < count && supported_; ++i) {
-      if (gradient_[i] == nullptr) continue;
-      const Native::Tensor own = native_->of(parameter_[i]);
-      const bool stateless = group().slots.count == 0 || (own_[i] == nullptr && only_anchor);
-      const bool has_state = stateless || (own_[i] != nullptr && PyDict_Check(own_[i]));
-      const SlotArray& slot = stateless || !has_state ? none : slot_[i];
-      Found found = native_->is_inference(own) ? Found::unsupported : reader.read(slot, [&](int k, TensorView& view) {
-        return native_->read(k == of_parameter ? own : k == of_gradient ? gradient_[i] : native_->of(slot[k]), view);
+    const SlotArray& slot = one.has_slots ? one.slot : none;
+    const Native::Tensor own = native_->of(one.parameter);
+    Found found = Found::unsupported;
+    if (!native_->is_inference(own)) {
+      found = operands_.read(group(), slot, [&](int k, TensorView& view) {
+        const Native::Tensor tensor = k == of_parameter  ? own
+                                      : k == of_gradient ? one.gradient
+                                                         : native_->of(slot[static_cast<size_t>(k)]);
+        return native_->read(tensor, view);
       });
-      if (!has_state && found == Found::ready) found = Found::missing_state;
-      if (found == Found::ready) {
-        out_.gradients.push_back(gradient_[i]);
-        for (int k = 0; k < group().slots.count; ++k) {
-          if (slot[static_cast<size_t>(k)] != nullptr) out_.objects.push_back(slot[static_cast<size_t>(k)]);
-        }
-      }
-      conclude(first + i, parameter_[i], found, reader);
+      if (found == Found::ready && !has_state(group(), one.own)) found = Found::missing_state;
     }
+    if (found == Found::ready) {
+      out_.gradients.push_back(one.gradient);
+      for (int k = 0; k < group().slots.count; ++k) {
+        if (slot[static_cast<size_t>(k)] != nullptr) out_.objects.push_back(slot[static_cast<size_t>(k)]);
+      }
+    }
+    conclude(i, one.parameter, found);
+  }
+
+  // Whether a value of the dict of states is one: only anchors need none.
+  static bool has_state(const GroupView& group, PyObject* own) {
+    if (group.slots.count == 0) return true;
+    return own != nullptr ? PyDict_Check(own) : group.slots.count == 1 && group.anchor_key != Py_None;
   }
 
   PyObject* keep(PyObject* object) {
@@ -302,8 +331,7 @@ class Collector {
   void find_states(StateCursor& cursor, const GroupView& group, Parts& one) {
     if (group.slots.count == 0) return;
     PyObject* const own = cursor.at(one.parameter, one.gradient != nullptr);
-    const bool only_anchor = group.slots.count == 1 && group.anchor_key != Py_None;
-    one.has_state = own != nullptr ? PyDict_Check(own) : only_anchor;
+    one.has_state = has_state(group, own);
     if (own == nullptr || !one.has_state || one.gradient == nullptr) return;
     find_slots(own, group.slots, one.slot);
     for (PyObject* const value : one.slot) {
@@ -331,10 +359,9 @@ class Collector {
 
   void read_parts(size_t i, const Parts& one) {
     if (one.gradient == nullptr) return;
-    OperandReader reader(group(), request_.device);
     Found found = Found::unsupported;
     if (one.supported) {
-      found = reader.read(one.slot, [&](int k, TensorView& view) {
+      found = operands_.read(group(), one.slot, [&](int k, TensorView& view) {
         if (k == of_parameter) return reader_.view(one.parameter, one.storage[Slots::most], view);
         if (k == of_gradient) return reader_.view(one.gradient, one.storage[Slots::most + 1], view);
         const auto place = static_cast<size_t>(k);
@@ -348,15 +375,15 @@ class Collector {
         if (value != nullptr) out_.objects.push_back(value);
       }
     }
-    conclude(i, one.parameter, found, reader);
+    conclude(i, one.parameter, found);
   }
 
   static bool is_tensor(PyObject* object) {
-    static PyObject* const type = py::module_::import("torch").attr("Tensor").inc_ref().ptr();
+    static PyObject* const type = py::object(py::module_::import("torch").attr("Tensor")).release().ptr();
     return PyObject_IsInstance(object, type) == 1;
   }
 
-  void conclude(size_t i, PyObject* parameter, Found found, const OperandReader& reader) {
+  void conclude(size_t i, PyObject* parameter, Found found) {
     switch (found) {
       case Found::nothing:
         return;
@@ -374,14 +401,14 @@ class Collector {
         break;
     }
     StepNumber t = contains(request_.first_steps, g_, i) ? 1 : 2;
-    Count count = reader.step;
+    Count count = operands_.step;
     if (group().counts_on_device) {
       t = {count.data, count.is_double};
       count = {};
     } else if (count.data != nullptr) {
       t = count.read() + 1;
     }
-    out_.plan.add(reader.operands, t, contains(request_.first_averages, g_, i));
+    out_.plan.add(operands_.operands, t, contains(request_.first_averages, g_, i));
     out_.changed.push_back({parameter, count, t.known});
     out_.objects.push_back(parameter);
   }
@@ -395,9 +422,8 @@ class Collector {
   size_t g_ = 0;
   bool supported_ = true;
 
-  PyObject *parameter_[block], *own_[block];  // of the parameters of a block
-  Native::Tensor gradient_[block];
-  SlotArray slot_[block];
+  OperandReader operands_;
+  Passing passing_[most_passing];
 };
 
 // Groups with a parameter that stands twice among all of them: torch steps it twice, one after the other.

@@ -99,11 +99,8 @@ Slots::Slots(const GroupView& group) {
   if (group.anchor_key != Py_None) add(group.anchor_key, Role::anchor, anchor);
 }
 
-int Slots::index_of(PyObject* name, int expected) const {
-  for (int k = expected; k < count; ++k) {
-    if (key[k].ptr() == name) return k;
-  }
-  for (int k = 0; k < expected; ++k) {
+int Slots::look_up(PyObject* name) const {
+  for (int k = 0; k < count; ++k) {
     if (key[k].ptr() == name) return k;
   }
   if (!PyUnicode_CheckExact(name) || PyUnicode_CHECK_INTERNED(name)) return -1;

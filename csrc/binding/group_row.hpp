@@ -21,12 +21,17 @@ struct Slots {
   explicit Slots(const GroupView& group);
 
   // The slot of a key, or -1. Looks at `expected` first.
-  int index_of(PyObject* name, int expected) const;
+  int index_of(PyObject* name, int expected) const {
+    return expected < count && key[expected].ptr() == name ? expected : look_up(name);
+  }
 
   int count = 0;
   pybind11::object key[most];  // interned
   Role role[most] = {};
   int operand[most] = {};  // for a scale: the number of the state
+
+ private:
+  int look_up(PyObject* name) const;
 };
 
 // What python/onepass/optim/work.py makes of a group: (params, rule, keys, counted, numbers, extras). See

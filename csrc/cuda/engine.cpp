@@ -42,7 +42,7 @@ void Engine::check(const Plan& plan, const StepOptions& options, bool counted) c
   if (counted) {
     throw std::runtime_error("a CUDA graph needs step counts on the device: make the optimizer with capturable=True");
   }
-  if (!counts_ && (draws(plan) || depends_on_device(plan, order))) {
+  if (!counts_ && (draws(plan) || depends_on_device(plan, options))) {
     throw std::runtime_error("the optimizer needs a step with the same options before the CUDA graph that holds one");
   }
 }
@@ -57,9 +57,9 @@ void Engine::step(const Plan& plan, const StepOptions& options) {
   Work work{};
   work.segments = table_.segments(base);
   work.chunk_elements = table_.chunk_elements();
-  if (counts_ || options.count || depends_on_device(plan, order)) {
-    if (!counts_) start_counting(order);
-    work.scalars = settle(side, plan, order, work.segments, captured);
+  if (counts_ || options.count || depends_on_device(plan, options)) {
+    if (!counts_) start_counting(options);
+    work.scalars = settle(side, plan, options, work.segments, captured);
     work.outcome = outcome_;
   } else if (plan.scalars().size() <= Work::most_few) {
     std::copy(plan.scalars().begin(), plan.scalars().end(), work.few);
@@ -108,7 +108,7 @@ const Scalars* Engine::settle(StepBuffers& side, const Plan& plan, const StepOpt
   work.grad_scale = options.grad_scale;
   work.found_inf = options.found_inf;
   if (options.measures) {
-    work.sums = launch_measurement(side, plan, order, segments);
+    work.sums = launch_measurement(side, plan, options, segments);
     work.blocks = norm_blocks(plan);
   }
   size_t size = plan.groups().size() * sizeof(Group) + plan.origins().size() * sizeof(Source), programs = size;
@@ -159,7 +159,7 @@ StepResult Engine::measure(const Plan& plan, const StepOptions& options) {
   StepResult out{};
   FinalizeScalars work{};
   work.outcome = reinterpret_cast<StepResult*>(side.settled.reserve(allocator_, sizeof out));
-  work.sums = launch_measurement(side, plan, order, table_.segments(base));
+  work.sums = launch_measurement(side, plan, options, table_.segments(base));
   work.blocks = norm_blocks(plan);
   work.unscale = options.unscale;
   work.max_norm = options.max_norm;

@@ -1,7 +1,6 @@
 #include "plan/layout.hpp"
 
 #include <algorithm>
-#include <numeric>
 
 namespace onepass {
 namespace {
@@ -27,23 +26,6 @@ bool is_contiguous(const TensorView& view) {
 }
 
 }  // namespace
-
-int64_t TensorView::count() const {
-  return std::accumulate(shape, shape + dims, int64_t{1}, [](int64_t a, int64_t b) { return a * b; });
-}
-
-bool fits(const TensorView& view, int64_t offset, int64_t bytes) {
-  int64_t last = offset;
-  for (int d = 0; d < view.dims; ++d) {
-    if (view.shape[d] == 0) return true;
-    last += (view.shape[d] - 1) * view.stride[d];
-  }
-  return last < bytes / size_of(view.dtype);
-}
-
-bool same_shape(const TensorView& a, const TensorView& b) {
-  return a.dims == b.dims && std::equal(a.shape, a.shape + a.dims, b.shape);
-}
 
 bool free_of_overlap(const TensorView& view) {
   if (is_contiguous(view)) return true;

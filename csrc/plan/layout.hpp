@@ -21,15 +21,30 @@ struct TensorView {
   const int64_t* shape;
   const int64_t* stride;
 
-  int64_t count() const;
+  int64_t count() const {
+    int64_t product = 1;
+    for (int d = 0; d < dims; ++d) product *= shape[d];
+    return product;
+  }
 };
 
 // Whether a storage of so many bytes holds all elements of a tensor that starts `offset` elements into it.
-bool fits(const TensorView& view, int64_t offset, int64_t bytes);
+inline bool fits(const TensorView& view, int64_t offset, int64_t bytes) {
+  int64_t last = offset;
+  for (int d = 0; d < view.dims; ++d) {
+    if (view.shape[d] == 0) return true;
+    last += (view.shape[d] - 1) * view.stride[d];
+  }
+  return (last + 1) * size_of(view.dtype) <= bytes;
+}
 
 inline bool is_floating(const TensorView& view) { return view.dtype <= Dtype::f16; }
 
-bool same_shape(const TensorView& a, const TensorView& b);
+inline bool same_shape(const TensorView& a, const TensorView& b) {
+  bool same = a.dims == b.dims;
+  for (int d = 0; same && d < a.dims; ++d) same = a.shape[d] == b.shape[d];
+  return same;
+}
 
 // No element lies at the address of another one. May say false for exotic strided views that do not overlap.
 bool free_of_overlap(const TensorView& view);

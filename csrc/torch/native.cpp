@@ -171,37 +171,6 @@ void Native::remember(Tensor tensor, const TensorView& view) const {
   }
 }
 
-// Null if its kind has not been seen yet.
-const Native::LayoutKey* Native::known(Tensor tensor) const {
-  const uintptr_t own_type = type(tensor), own_keys = keys(tensor);
-  for (const LayoutKey& key : known_) {
-    if (key.type == own_type && key.keys == own_keys) return &key;
-  }
-  return nullptr;
-}
-
-// False if the functions have to be asked.
-bool Native::read_directly(Tensor tensor, TensorView& out) const {
-  const char* const start = static_cast<const char*>(impl(tensor));
-  if (!reads_objects() || start == nullptr || storage(tensor) == nullptr) return false;
-  const LayoutKey* const key = known(tensor);
-  const auto dims = static_cast<int64_t>(word_at(start, layout_.dims_in_impl));
-  if (key == nullptr || dims > most_dims_) return false;
-  if ((word_at(storage(tensor), layout_.flags_in_storage) & layout_.guarded) != 0) return false;
-  out.dtype = key->dtype;
-  out.device = key->device;
-  out.dims = static_cast<int>(dims);
-  out.shape = reinterpret_cast<const int64_t*>(start + sizes_in_impl_);
-  out.stride = reinterpret_cast<const int64_t*>(start + strides_in_impl_);
-  const auto offset = static_cast<int64_t>(word_at(start, layout_.offset_in_impl));
-  const auto bytes = static_cast<int64_t>(word_at(storage(tensor), layout_.bytes_in_storage));
-  const uintptr_t data = word_at(storage(tensor), layout_.data_in_storage);
-  out.data = fits(out, offset, bytes)
-                 ? reinterpret_cast<void*>(data + static_cast<uintptr_t>(offset * size_of(key->dtype)))
-                 : nullptr;
-  return true;
-}
-
 Native::Tensor Native::keep_storage(Tensor tensor) const {
   constexpr int64_t empty = 0, stride = 1;
   Tensor kept = nullptr;
