@@ -22,7 +22,7 @@ def test_every_update_rule_is_in_the_list() -> None:
 
     assert len(
         {(case.name in ("Adam", "AdamW"), case.state_keys, case.name) for case in RULES}
-    ) == len(_core.rules())
+    ) == len(_core.specs())
 
 
 def test_ids_are_unique() -> None:

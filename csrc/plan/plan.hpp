@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "cpu/dispatch.hpp"
@@ -87,10 +88,12 @@ class Plan {
   bool in_order_ = false;
 };
 
-// Names of the rules, and how many states each has.
+// What a rule says of itself, in the order of their numbers.
 struct RuleInfo {
   const char* name;
   int states;
+  std::vector<std::pair<const char*, int>> state;  // names and StateKind
+  std::vector<const char*> hypers;                 // names, the learning rate first
 };
 const std::vector<RuleInfo>& rules();
 
