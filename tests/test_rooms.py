@@ -36,7 +36,9 @@ def upward(room: str, source: str) -> list[str]:
 def circle(sources: dict[str, str]) -> list[str]:
     """Modules that reach themselves by their imports."""
     arrows = {
-        module: {name for name in sources if any(f"{i}.".startswith(f"{name}.") for i in imported(s))}
+        module: {
+            name for name in sources if any(f"{i}.".startswith(f"{name}.") for i in imported(s))
+        }
         for module, s in sources.items()
     }
     while leaves := [module for module, targets in arrows.items() if not targets]:
@@ -68,7 +70,9 @@ def test_no_circle(room: str) -> None:
 
 @pytest.mark.parametrize("name", ["_core", "reader", "schedule"])
 def test_what_is_below_knows_no_room(name: str) -> None:
-    files = (PACKAGE / name).rglob("*.py") if (PACKAGE / name).is_dir() else [PACKAGE / f"{name}.py"]
+    files = (
+        (PACKAGE / name).rglob("*.py") if (PACKAGE / name).is_dir() else [PACKAGE / f"{name}.py"]
+    )
     for path in files:
         found = imported(path.read_text()) if path.exists() else []
         assert not [i for i in found if i.split(".")[0] not in BELOW], path

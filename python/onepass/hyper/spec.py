@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ RULES: Mapping[str, Rule] = {
 """All rules by their names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spec:
     """What sets an optimizer apart from the others, as data.
 
@@ -98,21 +99,28 @@ class Spec:
         """Return what a new state is filled with."""
         return float(group[self.initial[state]]) if state in self.initial else 0.0
 
-    def varying(self, rule: str, group: Group) -> dict[str, tuple[int, float]]:
+    def varying(self, rule: str, group: Group) -> Mapping[str, tuple[int, float]]:
         """Return the values of a group that only decide numbers of its row, as long as their signs stay.
 
         Each with the slot of the (first) number and what it has to stay below.
         """
         decoupled = bool(group.get("decoupled_weight_decay", False))
         proximal = group.get("l1_mode", "proximal") == "proximal"
-        found = {
-            "lr": (SLOTS["hyper"], math.inf),
-            "weight_decay": (SLOTS["decoupled" if decoupled else "coupled"], math.inf),
-            "l1_decay": (SLOTS["proximal" if proximal else "subgradient"], math.inf),
-        }
-        for slot, hyper in enumerate(RULES[rule].hypers, SLOTS["hyper"]):
-            source = self.sources.get(hyper, hyper)
-            name = source if isinstance(source, str) else source[0]
-            if name in self.scheduled and name not in found:
-                found[name] = slot, self.scheduled[name]
-        return found
+        return _varying(self, rule, decoupled, proximal)
+
+
+@functools.cache
+def _varying(
+    spec: Spec, rule: str, decoupled: bool, proximal: bool
+) -> Mapping[str, tuple[int, float]]:
+    found = {
+        "lr": (SLOTS["hyper"], math.inf),
+        "weight_decay": (SLOTS["decoupled" if decoupled else "coupled"], math.inf),
+        "l1_decay": (SLOTS["proximal" if proximal else "subgradient"], math.inf),
+    }
+    for slot, hyper in enumerate(RULES[rule].hypers, SLOTS["hyper"]):
+        source = spec.sources.get(hyper, hyper)
+        name = source if isinstance(source, str) else source[0]
+        if name in spec.scheduled and name not in found:
+            found[name] = slot, spec.scheduled[name]
+    return found

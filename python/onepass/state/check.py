@@ -33,14 +33,12 @@ def refuse(groups: list[Group], g: int, i: int) -> None:
     p = groups[g]["params"][i]
     if p.grad.shape != p.shape:
         problem = f"has shape {tuple(p.shape)}, its gradient {tuple(p.grad.shape)}"
+    elif not fits_storage(p):
+        problem = _storage_problem(p)
+    elif not fits_storage(p.grad):
+        problem = f"cannot be stepped: its gradient {_storage_problem(p.grad)}"
     else:
-        whose = "" if not fits_storage(p) else "its gradient " if not fits_storage(p.grad) else None
-        lacking = (
-            "has no memory of its own"
-            if whose is None
-            else _storage_problem(p if not whose else p.grad)
-        )
-        problem = f"{whose or ''}{lacking}"
+        problem = "or its gradient has no memory"
     message = f"{name_of(groups, g, i)} {problem}; nothing was updated"
     raise RuntimeError(message)
 

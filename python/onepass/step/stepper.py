@@ -1,9 +1,13 @@
-"""How a step is done: repeated as it was, in full, or with care."""
+"""How a step is done: repeated as it was, in full, or with care.
+
+More than 400 lines, since the three ways share what comes before and after a step, and read best side by side.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -116,19 +120,15 @@ class Stepper:
     def full(self, call: Call) -> None:
         """Do the step with the groups as they are: checked, packed, stepped, remembered."""
         groups = call.groups
-        self.finish(groups)
+        if self.memory.steps_applied != self._finished or self._clip is not None:
+            self.finish(groups)
         unscale = self._factor(call)
         if unscale is None:
             self._skip(groups, None)
             return
         snapshots = self._snapshots(call)
-        rows = self._pack(call, snapshots, unscale)
+        rows, unsupported = self._pack(call, snapshots, unscale)
         clip = self._clip = _clip_of(snapshots, unscale)
-        unsupported = {
-            g
-            for g, group in enumerate(snapshots)
-            if group["differentiable"] and self._trains(group)
-        }
         if unsupported or self._run(call, snapshots, rows, clip) is not None:
             self.slow(call, snapshots, rows, unsupported, unscale, clip)
         self.finish(groups)
@@ -157,7 +157,7 @@ class Stepper:
                 self._skip(call.groups, None)
                 return
             unscale = read
-            rows = self._pack(call, snapshots, unscale)
+            rows, _ = self._pack(call, snapshots, unscale)
             if clip is not None:
                 clip.unscale = unscale
         broken = slow_path.sort_out(
@@ -288,11 +288,17 @@ class Stepper:
                 options.check_whole(snapshot, found[0])
         return found
 
-    def _pack(self, call: Call, snapshots: list[Group], unscale: float) -> list[GroupRow]:
-        rows = []
-        for group in snapshots:
-            if group["differentiable"] or not self._trains(group):
+    def _pack(
+        self, call: Call, snapshots: list[Group], unscale: float
+    ) -> tuple[list[GroupRow], set[int]]:
+        """Return a row for each group, and which groups are for torch's own step."""
+        rows, unsupported = [], set()
+        for g, group in enumerate(snapshots):
+            trains = "train_from" not in group or self._trains(group)
+            if group["differentiable"] or not trains:
                 rows.append(EMPTY_ROW)
+                if trains:
+                    unsupported.add(g)
                 continue
             device, counts = CPU, False
             if extension.seen or (group["params"] and group["params"][0].is_cuda):
@@ -304,7 +310,7 @@ class Stepper:
             if "anchor_decay" in group:
                 refuse_without_anchor(group, call.state)
             rows.append(pack(self.spec, call.rule(group), group, unscale, device, counts))
-        return rows
+        return rows, unsupported
 
     def _trains(self, group: Group) -> bool:
         """Return whether a group has reached its `train_from`."""
@@ -325,39 +331,26 @@ class Stepper:
     ) -> Any:
         """Have the kernels step the rows, or say why they cannot."""
         seed = snapshots[0].get("seed", 0) if snapshots else 0
-        memory = self.memory
+        memory, state = self.memory, call.state
         applied = memory.steps_applied
-
-        def on_cpu(rows: list[GroupRow], dry: bool) -> Any:
-            return _core.step(
-                READER,
-                memory,
-                rows,
-                call.state,
-                dry,
-                clip,
-                first_steps,
-                first_emas,
-                seed,
-                applied,
-            )
-
         if not extension.seen:
-            return on_cpu(rows, dry)
+            return _core.step(
+                READER, memory, rows, state, dry, clip, first_steps, first_emas, seed, applied
+            )
         devices = _devices_of(rows)
-        if devices == [CPU]:
-            return on_cpu(rows, dry)
         if len(devices) > 1 and clip is not None:
             launch.refuse_several(devices)
 
         def run_on(device: int, rows: list[GroupRow], dry: bool) -> Any:
             if device == CPU:
-                return on_cpu(rows, dry)
+                return _core.step(
+                    READER, memory, rows, state, dry, clip, first_steps, first_emas, seed, applied
+                )
             return launch.step(
                 launch.memory_on(self.memories, device),
                 device,
                 rows,
-                call.state,
+                state,
                 clip,
                 dry,
                 first_steps,
@@ -402,15 +395,17 @@ class Stepper:
         clip: _core.Clip | None,
     ) -> bool:
         """Have the next step do with these groups and rows, if it can."""
-        if not all(self._checked) or not all(map(is_settled, rows)):
+        if not snapshots or not all(self._checked) or not all(map(is_settled, rows)):
             return False
         varying = [self.spec.varying(call.rule(group), group) for group in snapshots]
         self._clips = None if clip is None else (clip.max_norm, clip.skip_nonfinite)
-        self._writes = any(schedules.KEY in s or options.needs_count(s) for s in snapshots)
-        # Until the core takes the upper bounds, too, `repeat` looks at those numbers that have one.
-        self._has_betas = any("betas" in group for group in snapshots)
+        self._writes = self._has_betas = False
+        for group in snapshots:
+            self._writes = self._writes or schedules.KEY in group or options.needs_count(group)
+            # Until the core takes the upper bounds, too, `repeat` looks at those numbers that have one.
+            self._has_betas = self._has_betas or "betas" in group
         slots = [{name: slot for name, (slot, _) in group.items()} for group in varying]
-        seed = snapshots[0].get("seed", 0) if snapshots else 0
+        seed = snapshots[0].get("seed", 0)
         return _core.remember(READER, self.memory, snapshots, rows, slots, seed)
 
     def _write_groups(self, groups: list[Group]) -> None:
@@ -446,7 +441,10 @@ def _devices_of(rows: list[GroupRow]) -> list[int]:
 
 def _betas_are_right(groups: list[Group]) -> bool:
     return all(
-        type(beta) is not float or beta < 1.0 for group in groups for beta in group.get("betas", ())
+        type(beta) is not float or beta < 1.0
+        for group in groups
+        if type(group.get("betas")) is tuple
+        for beta in group["betas"]
     )
 
 
@@ -466,5 +464,7 @@ def _is_same(group: Group, known: Group | None) -> bool:
     """Return whether a group has the very values, in the same order, that were found right."""
     if known is None or len(group) != len(known):
         return False
-    values = zip(group, known, group.values(), known.values(), strict=True)
-    return all(a is b and (x is y or a == "params") for a, b, x, y in values)
+    known["params"] = group.get("params")
+    same = all(map(is_, group, known)) and all(map(is_, group.values(), known.values()))
+    known["params"] = None
+    return same
