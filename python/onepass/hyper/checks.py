@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ def _is_known(name: str, value: Any, allowed: str) -> bool:
             message = f"Tensor {name} must be 1-element, got {value.numel()} elements"
             raise ValueError(message)
         return type(value) is torch.Tensor and value.device.type == "cpu"
-    if not isinstance(value, Real):
+    if not hasattr(value, "__float__"):  # as torch, which takes whatever is one
         raise TypeError(_message(name, repr(value), f"a number {allowed}"))
     return True
 

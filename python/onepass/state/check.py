@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 import torch
@@ -90,7 +89,7 @@ def _step_problem(spec: Spec, state: Mapping[str, Any]) -> str | None:
             return "'step' is on the device meta"
         if not fits_storage(step):
             return f"'step' {_storage_problem(step)}"
-    elif not isinstance(step, Real):
+    elif not hasattr(step, "__float__"):
         return f"'step' must be a number >= 0, got {step!r}"
     number = float(step)
     return None if 0 <= number < math.inf else f"'step' must be a number >= 0, got {number!r}"
@@ -104,7 +103,7 @@ def _missing(spec: Spec, state: Mapping[str, Any]) -> str | None:
     stepped = (
         float(state.get("step", 0)) > 0
         or any(not is_missing(state, key) for key in spec.states)
-        or any(state.get(key) is not None for key in (EMA, MASTER))
+        or state.get(MASTER) is not None  # while an average may be given before the first step
     )
     return f"{missing[0]!r} is missing" if missing and stepped else None
 
