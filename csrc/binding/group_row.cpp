@@ -10,16 +10,6 @@ namespace py = pybind11;
 namespace onepass {
 namespace {
 
-// The fields of a row.
-enum : Py_ssize_t { row_params, row_rule, row_states, row_counted, row_numbers, row_extras };
-// The fields of its extras.
-enum : Py_ssize_t { extra_scales, extra_ema, extra_master, extra_anchor };
-
-py::object field(const py::handle& tuple, Py_ssize_t i) {
-  if (!PyTuple_Check(tuple.ptr()) || i >= PyTuple_GET_SIZE(tuple.ptr())) throw py::value_error("row: too short");
-  return py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(tuple.ptr(), i));
-}
-
 // A number that stands in the memory of a device is left there: in a tensor of one element. Bytes are a program.
 bool is_on_device(Reader& reader, PyObject* number, OnDevice& out) {
   if (PyBytes_Check(number)) {
@@ -38,7 +28,7 @@ bool is_on_device(Reader& reader, PyObject* number, OnDevice& out) {
 }
 
 Group read_numbers(Reader& reader, const py::tuple& group) {
-  const py::tuple numbers = field(group, row_numbers);
+  const py::tuple numbers = group[4];
   size_t next = 0;
   Group out{};
   const auto number = [&] {
@@ -56,7 +46,7 @@ Group read_numbers(Reader& reader, const py::tuple& group) {
     if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
     return value;
   };
-  out.rule = field(group, row_rule).cast<int>();
+  out.rule = group[1].cast<int>();
   if (out.rule < 0 || static_cast<size_t>(out.rule) >= rules().size()) throw py::value_error("rule: unknown number");
   for (int i = 0; i < Group::numbers; ++i) {
     out.number[i] = i <= Group::hyper || next < numbers.size() ? number() : 0;
@@ -65,7 +55,7 @@ Group read_numbers(Reader& reader, const py::tuple& group) {
   return out;
 }
 
-long counting(const py::tuple& group) { return field(group, row_counted).cast<long>(); }
+long counting(const py::tuple& group) { return PyLong_AsLong(PyTuple_GET_ITEM(group.ptr(), 3)); }
 
 PyObject* step_name() {
   static PyObject* const name = PyUnicode_InternFromString("step");
@@ -75,15 +65,15 @@ PyObject* step_name() {
 }  // namespace
 
 GroupView::GroupView(Reader& reader, const py::tuple& group)
-    : params(field(group, row_params).cast<py::list>()),
-      keys(field(group, row_states)),
-      scale_keys(field(field(group, row_extras), extra_scales)),
-      extras(field(group, row_extras)),
+    : params(group[0].cast<py::list>()),
+      keys(group[2]),
+      scale_keys(py::tuple(group[5])[0]),
+      extras(group[5]),
       step_key(counting(group) != 0 ? step_name() : Py_None),
       counts_on_device(counting(group) == 2),
-      ema_key(field(extras, extra_ema).ptr()),
-      master_key(field(extras, extra_master).ptr()),
-      anchor_key(field(extras, extra_anchor).ptr()),
+      ema_key(PyTuple_GET_ITEM(extras.ptr(), 1)),
+      master_key(PyTuple_GET_ITEM(extras.ptr(), 2)),
+      anchor_key(PyTuple_GET_ITEM(extras.ptr(), 3)),
       numbers(read_numbers(reader, group)) {
   const auto states = static_cast<size_t>(rules()[static_cast<size_t>(numbers.rule)].states);
   if (keys.size() != states) throw py::value_error("keys: not as many as the rule has states");

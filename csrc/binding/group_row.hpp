@@ -8,7 +8,8 @@
 
 namespace onepass {
 
-// What a GroupRow of python/onepass/step/row.py holds; see python/onepass/_core.pyi, too.
+// What python/onepass/optim/work.py makes of a group: (params, rule, keys, counted, numbers, extras). See
+// python/onepass/_core.pyi, too.
 struct GroupView {
   GroupView(Reader& reader, const pybind11::tuple& group);
 

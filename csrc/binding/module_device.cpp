@@ -80,14 +80,8 @@ std::optional<Trouble> do_step(Reader& reader, Memory& memory, const py::list& g
                                const py::object& grad_scale, const py::object& found_inf, bool count) {
   const Order order = order_for(reader, device, stream, grad_scale, found_inf, applied, count);
   return step(reader, memory, groups, state,
-              {.dry = dry,
-               .clip = clip_of(clip),
-               .first_steps = &first_steps,
-               .first_averages = &first_averages,
-               .seed = seed,
-               .draw = static_cast<uint64_t>(applied),
-               .device = place_of(device),
-               .order = &order});
+              {dry, clip_of(clip), &first_steps, &first_averages, seed, static_cast<uint64_t>(applied),
+               place_of(device), &order});
 }
 
 void do_measure(Reader& reader, Memory& memory, const py::list& params, Clip& clip, int device, uintptr_t stream,
