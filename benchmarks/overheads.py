@@ -3,7 +3,7 @@
 The parts, each measured alone (median of rounds, in microseconds):
 
 * empty step: an optimizer that does nothing, called through torch.optim.Optimizer's wrapper
-* step: ours, and with a post hook registered, which takes torch's wrapper too; "described" if the parameter groups
+* step: ours, and with a post hook registered, which takes torch's wrapper too; "in full" if the parameter groups
   are not as the step before has left them
 * core: the one call that does a step
 * gather: of this, tensors read and checked, and the work list made (a dry run)
@@ -24,8 +24,8 @@ from onepass.bench import contestants, timing
 from onepass.bench.cases import OPTIMIZERS, Case
 from onepass.bench.models import MODELS
 from onepass.bench.peers import PEERS
-from onepass.optim.reading import READER
-from onepass.optim.work import describe
+from onepass.reader import READER
+from onepass.step.row import pack
 
 ROUNDS = 31
 TURN = 0.005
@@ -37,17 +37,19 @@ def parts(case: Case) -> dict[str, float]:
     own.step()
     hooked, hooked_optimizer = contestants.ours(case)
     hooked_optimizer.register_step_post_hook(lambda *_: None)
-    described, forgetful = contestants.ours(case)
+    full, forgetful = contestants.ours(case)
     groups = optimizer.param_groups
-    work = [describe(optimizer, group, 1.0) for group in groups]
+    rows = [pack(optimizer.spec, optimizer.rule(group), group, 1.0) for group in groups]
     params = [group["params"] for group in groups]
+    gathering = _core.Memory()
 
-    def step_described() -> None:
-        forgetful._memory = _core.Memory()
-        described.step()
+    def step_in_full() -> None:
+        forgetful._stepper.remembers = False
+        full.step()
 
     def core() -> None:
-        if not _core.repeat(READER, optimizer._memory, groups, optimizer.state, 0, None):
+        memory = optimizer._stepper.memory
+        if not _core.repeat(READER, memory, groups, optimizer.state, 0, None):
             message = "the groups were not remembered"
             raise RuntimeError(message)
 
@@ -55,9 +57,11 @@ def parts(case: Case) -> dict[str, float]:
         "empty step": contestants.floor(own).step,
         "step": own.step,
         "step with a hook": hooked.step,
-        "step described": step_described,
+        "step in full": step_in_full,
         "core": core,
-        "gather": lambda: optimizer.run(work, None, dry=True),
+        "gather": lambda: _core.step(
+            READER, gathering, rows, optimizer.state, True, None, set(), set(), 0, 0
+        ),
         "versions": lambda: list(map(torch._C._increment_version, params)),
         "torch": contestants.theirs(case, PEERS["torch"]).step,
         "torch fused": contestants.theirs(case, PEERS["torch-fused"]).step,

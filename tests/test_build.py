@@ -90,7 +90,7 @@ def test_kernels_leak_no_code_of_their_instruction_set(tmp_path: Path) -> None:
 def test_kernels_ask_for_memory_ahead() -> None:
     """A step is up to 10 % slower without: gcc 12 leaves out calls of functions that only prefetch."""
     code = tool("objdump", "-d", "--no-show-raw-insn", _core.__file__)
-    sweeps = len(_core.rules()) * len(_core.isas())  # and more: of each combination of dtypes
+    sweeps = len(_core.specs()) * len(_core.isas())  # and more: of each combination of dtypes
     assert code.count("prefetch") > 2 * sweeps
 
 

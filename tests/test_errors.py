@@ -292,10 +292,10 @@ def test_step_goes_on_after_an_error(case: Case) -> None:
 NONSENSE = """
 import onepass
 from onepass import _core
-from onepass.optim.reading import READER
+from onepass.reader import READER
 p = torch.nn.Parameter(torch.zeros(3))
 p.grad = torch.ones(3)
-rules = _core.rules()
+rules = {name: spec[0] for name, spec in _core.specs().items()}
 good = (1.0, 0.0, 1.0, 0.0, 0.0, 0.1)
 groups = [
     (),

@@ -38,7 +38,7 @@ def test_large_states_start_on_large_pages(name: str) -> None:
     parameter.grad = torch.ones_like(parameter)
     optimizer = getattr(onepass, name)([parameter])
     optimizer.step()
-    for key in optimizer.state_keys:
+    for key in optimizer.spec.states:
         state = optimizer.state[parameter].get(key)
         if state is not None:
             assert (

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-import onepass.optim.base
+import onepass.step.stepper
 import onepass.transfer
-from onepass.optim.reading import READER, make_reader
-from onepass.optim.states import ANCHOR, MASTER
+from onepass.reader import READER, make_reader
+from onepass.state.names import ANCHOR, MASTER
 from tests import cases, tolerances
 from tests.cases import Case
 from tests.helpers import expected_step, gradients, parameters, run_python, twin
@@ -32,7 +32,7 @@ def _other_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     assert reader.uses_dlpack == (
         request.param == "dlpack" and hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
     )
-    monkeypatch.setattr(onepass.optim.base, "READER", reader)
+    monkeypatch.setattr(onepass.step.stepper, "READER", reader)
 
 
 def test_the_best_way_is_used() -> None:
@@ -68,7 +68,7 @@ def test_all_ways_in_turn(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in range(6):
         gradients(ours, plain)
         with monkeypatch.context() as context:
-            context.setattr(onepass.optim.base, "READER", readers[step % 3])
+            context.setattr(onepass.step.stepper, "READER", readers[step % 3])
             optimizer.step()
         reference.step()
     for p, q in zip(ours, plain, strict=True):
@@ -261,7 +261,7 @@ def test_a_converted_parameter_takes_no_other_state_for_its_master(case: Case) -
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_reading_attributes_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = make_reader(use_native=False, use_dlpack=False)
-    monkeypatch.setattr(onepass.optim.base, "READER", reader)
+    monkeypatch.setattr(onepass.step.stepper, "READER", reader)
     params = parameters([(2,) * 8] * 50)
     optimizer = onepass.SGD(params, lr=0.1, momentum=0.9)
     gradients(params)

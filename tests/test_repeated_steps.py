@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onepass
-from onepass import _core, schedule
-from onepass.optim import describing, work
+from onepass import schedule
+from onepass.step import row, stepper
 from tests import cases, tolerances
 from tests.cases import Case
 from tests.helpers import EMULATED, assert_same, gradients, parameters, twin
 
 SHAPES = [(5, 7), (70,), (2, 3), (33,)]
 
-pytestmark = pytest.mark.skipif(EMULATED, reason="steps on a device are described each time")
+pytestmark = pytest.mark.skipif(EMULATED, reason="steps on a device are packed each time")
 
 
 def settled(case: Case, **more: Any) -> tuple[list[Any], list[Any], Any, Any]:
@@ -40,33 +40,33 @@ def settled(case: Case, **more: Any) -> tuple[list[Any], list[Any], Any, Any]:
     return ours, theirs, *optimizers
 
 
-class Described:
-    """Counts how often parameter groups are described."""
+class Packed:
+    """Counts how often parameter groups are packed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
 
-        def describe(*arguments: Any) -> Any:
+        def pack(*arguments: Any) -> Any:
             self.count += 1
-            return work.describe(*arguments)
+            return row.pack(*arguments)
 
-        monkeypatch.setattr(describing, "describe", describe)
+        monkeypatch.setattr(stepper, "pack", pack)
 
 
 @pytest.fixture
-def described(monkeypatch: pytest.MonkeyPatch) -> Described:
-    return Described(monkeypatch)
+def packed(monkeypatch: pytest.MonkeyPatch) -> Packed:
+    return Packed(monkeypatch)
 
 
 @cases.all_cases
-def test_groups_are_described_once(case: Case, described: Described) -> None:
+def test_groups_are_packed_once(case: Case, packed: Packed) -> None:
     ours, theirs, optimizer, torchs = settled(case)
-    before = described.count
+    before = packed.count
     for _ in range(3):
         gradients(ours, theirs)
         optimizer.step()
         torchs.step()
-    assert described.count == before
+    assert packed.count == before
     assert optimizer.report.steps_applied == 7
     assert_same(optimizer, torchs, **tolerances.accumulated(7))
 
@@ -317,7 +317,7 @@ def test_a_memory_changes_nothing(life: Any, case: Case) -> None:
         for each in (optimizer, forgetful):
             for group in each.param_groups:
                 group.update(change)
-        forgetful._memory = _core.Memory()
+        forgetful._stepper.forget()
         optimizer.step()
         forgetful.step()
         for p, q in zip(ours, others, strict=True):
@@ -345,7 +345,7 @@ def test_a_memory_changes_nothing(life: Any, case: Case) -> None:
     ],
     ids=str,
 )
-def test_options_are_described_once(options: dict[str, Any], described: Described) -> None:
+def test_options_are_packed_once(options: dict[str, Any], packed: Packed) -> None:
     case = Case("adamw", "AdamW", {"lr": 0.02})
     ours = parameters(SHAPES)
     optimizer = case.ours(ours, **options)
@@ -353,13 +353,13 @@ def test_options_are_described_once(options: dict[str, Any], described: Describe
         gradients(ours)
         optimizer.step()
         if step == 5:
-            before = described.count
-    assert described.count == before
+            before = packed.count
+    assert packed.count == before
     assert optimizer.report.steps_applied == 9
 
 
 @pytest.mark.parametrize("name", ["SGD", "RMSprop"])
-def test_scheduled_momentum_is_not_described(name: str, described: Described) -> None:
+def test_scheduled_momentum_is_not_packed_anew(name: str, packed: Packed) -> None:
     case = Case(name, name, {"lr": 0.02, "momentum": 0.9})
     ours = parameters(SHAPES)
     theirs = twin(ours)
@@ -371,8 +371,8 @@ def test_scheduled_momentum_is_not_described(name: str, described: Described) ->
         optimizer.step()
         torchs.step()
         if step == 5:
-            before = described.count
-    assert described.count == before
+            before = packed.count
+    assert packed.count == before
     assert_same(optimizer, torchs, **tolerances.accumulated(9))
 
 
@@ -389,18 +389,18 @@ def test_betas_that_leave_their_range() -> None:
         tolerances.exact(p, value)
 
 
-def test_other_learning_rates_are_not_described(described: Described) -> None:
+def test_other_learning_rates_are_not_packed_anew(packed: Packed) -> None:
     """Numbers that a scheduler writes are only read."""
     case = Case("adamw", "AdamW", {"lr": 0.02})
     ours, theirs, optimizer, torchs = settled(case)
-    before = described.count
+    before = packed.count
     schedulers = [torch.optim.lr_scheduler.ExponentialLR(e, 0.7) for e in (optimizer, torchs)]
     for _ in range(6):
         gradients(ours, theirs)
         for each, its in zip((optimizer, torchs), schedulers, strict=True):
             each.step()
             its.step()
-    assert described.count <= before + 4  # both groups have got initial_lr
+    assert packed.count <= before + 4  # both groups have got initial_lr
     assert_same(optimizer, torchs, **tolerances.accumulated(10))
 
 

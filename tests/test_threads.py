@@ -115,12 +115,12 @@ def test_two_optimizers_in_two_threads(case: Case) -> None:
 MANY_THREADS = """
 import sys, threading
 import torch, onepass
-import onepass.optim.base as base
-from onepass.optim.reading import make_reader
+import onepass.step.stepper as stepper
+from onepass.reader import make_reader
 
 sys.setswitchinterval(1e-6)
 torch.set_num_threads(1)
-base.READER = make_reader(use_dlpack={dlpack})
+stepper.READER = make_reader(use_dlpack={dlpack})
 failures = []
 def train(i):
     try:

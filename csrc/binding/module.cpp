@@ -85,10 +85,19 @@ PYBIND11_MODULE(_core, m) {
 
   onepass::bind_augment(m);
 
-  m.def("rules", [] {
-    py::dict numbers;
-    for (size_t i = 0; i < onepass::rules().size(); ++i) numbers[onepass::rules()[i].name] = i;
-    return numbers;
+  m.def("specs", [] {
+    py::dict all;
+    for (size_t i = 0; i < onepass::rules().size(); ++i) {
+      const onepass::RuleInfo& rule = onepass::rules()[i];
+      all[rule.name] = py::make_tuple(i, py::tuple(py::cast(rule.state)), py::tuple(py::cast(rule.hypers)));
+    }
+    return all;
+  });
+  m.def("number_slots", [] {
+    py::dict slots;
+    int slot = 0;
+    for (const char* name : onepass::Group::number_names) slots[name] = slot++;
+    return slots;
   });
   m.def("isa", [] { return onepass::isa().name; });
   m.def("isas", [] {

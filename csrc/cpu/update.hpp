@@ -121,7 +121,7 @@ class Staged {
     Coding coding;
     const Dithers& dithers;
     Codes(const Segment& segment, const Scalars& scalars, int state)
-        : coding(kind_of_state(segment.rule, state), scalars.draw), dithers(kept_dithers(state)) {
+        : coding(state_kind(segment.rule, state), scalars.draw), dithers(kept_dithers(state)) {
       if (segment.quantised && state < segment.states) kept_dithers(state).make(coding, segment.count);
     }
   };

@@ -67,7 +67,7 @@ class LaneMemory {
     write_raw(k, pack);
   }
 
-  ONEPASS_DEVICE Coding coding(int k) const { return {kind_of_state(segment_.rule, k), scalars_.draw}; }
+  ONEPASS_DEVICE Coding coding(int k) const { return {state_kind(segment_.rule, k), scalars_.draw}; }
   ONEPASS_DEVICE float* scale_of(int k) const { return segment_.scale[k] + at_ / quantised_block; }
 
   ONEPASS_DEVICE void read(int k, C (&out)[lane_elements]) const {

@@ -7,23 +7,25 @@
 namespace onepass {
 namespace {
 
-template <class List>
-struct RuleTable;
 template <template <class> class... Rule>
-struct RuleTable<RuleList<Rule...>> {
-  static constexpr int states[] = {Rule<double>::states...};
-};
-using Table = RuleTable<Rules>;
-static_assert(std::size(Table::states) == std::size(rule_names));
+std::vector<RuleInfo> described(RuleList<Rule...>) {
+  std::vector<RuleInfo> all;
+  const auto add = [&]<class One>(const One*) {
+    static_assert(std::size(One::hypers) <= Group::numbers - Group::hyper);
+    RuleInfo info{One::name, One::states, {}, {std::begin(One::hypers), std::end(One::hypers)}};
+    for (int k = 0; k < One::states; ++k) {
+      info.state.emplace_back(One::state[k].name, static_cast<int>(One::state[k].kind));
+    }
+    all.push_back(std::move(info));
+  };
+  (add(static_cast<const Rule<double>*>(nullptr)), ...);
+  return all;
+}
 
 }  // namespace
 
 const std::vector<RuleInfo>& rules() {
-  static const std::vector<RuleInfo> list = [] {
-    std::vector<RuleInfo> all;
-    for (size_t i = 0; i < std::size(rule_names); ++i) all.push_back({rule_names[i], Table::states[i]});
-    return all;
-  }();
+  static const std::vector<RuleInfo> list = described(Rules{});
   return list;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "plan/layout.hpp"
@@ -75,10 +76,12 @@ class Plan {
   int64_t elements_ = 0;
 };
 
-// Names of the rules, and how many states each has.
+// What a rule says of itself, in the order of their numbers.
 struct RuleInfo {
   const char* name;
   int states;
+  std::vector<std::pair<const char*, int>> state;  // names and StateKind
+  std::vector<const char*> hypers;                 // names, the learning rate first
 };
 const std::vector<RuleInfo>& rules();
 

@@ -1,18 +1,30 @@
 // Every update rule: what one step does to ONE element.
 //
-// A rule says how many states it has and whether it takes square roots, prepares its scalars in double once per step
-// from the group's hyper-parameters `h` and the tensor's step number `t` (from 1), and is then called as rule(p, g,
-// states...). The order of `h` is the order in which the Python class of the optimizer gives them; h[0] is the learning
-// rate.
+// A rule says what it is called, which states it keeps, which hyper-parameters it takes and whether it takes square
+// roots: Python learns all of it from here. It prepares its scalars in double once per step from the hyper-parameters
+// `h`, in the order of `hypers`, and the tensor's step number `t` (from 1), and is then called as rule(p, g,
+// states...), in the order of `state`.
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 
 #include "rules/device.hpp"
 #include "rules/segment.hpp"
 
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
+
+// What kind of number a state is, for its 8-bit code.
+enum class StateKind : uint8_t { with_sign, nonnegative, maximum };
+
+// A state of a rule: its name in torch's state dict and its kind.
+struct State {
+  const char* name = nullptr;  // there is none
+  StateKind kind = StateKind::with_sign;
+  constexpr State() = default;
+  constexpr State(const char* its_name, StateKind its_kind) : name(its_name), kind(its_kind) {}
+};
 
 // As a function of the standard library, it would set errno where the compiler is not told otherwise.
 template <class C>
@@ -41,10 +53,13 @@ ONEPASS_ELEMENT C at_least(C a, C least) {
   return a < least ? least : a;
 }
 
-// Stochastic gradient descent (Robbins & Monro, 1951). h: lr.
+// Stochastic gradient descent (Robbins & Monro, 1951).
 template <class C>
 struct Sgd {
+  static constexpr const char* name = "sgd";
   static constexpr int states = 0;
+  static constexpr State state[max_states] = {};
+  static constexpr const char* hypers[] = {"lr"};
   static constexpr bool has_root = false;
   ONEPASS_DEVICE static Prepared prepare(const double* h, double) { return {h[0], {h[0]}}; }
 
@@ -53,11 +68,14 @@ struct Sgd {
   ONEPASS_ELEMENT void operator()(C& p, C g) const { p = p - lr * g; }
 };
 
-// SGD with momentum (Polyak, 1964; Nesterov's form as in Sutskever et al., 2013). h: lr, momentum, dampening, nesterov.
-// The buffer of a tensor's first step is the gradient itself.
+// SGD with momentum (Polyak, 1964; Nesterov's form as in Sutskever et al., 2013). The buffer of a tensor's first step is
+// the gradient itself.
 template <class C>
 struct Momentum {
+  static constexpr const char* name = "momentum";
   static constexpr int states = 1;
+  static constexpr State state[max_states] = {{"momentum_buffer", StateKind::with_sign}};
+  static constexpr const char* hypers[] = {"lr", "momentum", "dampening", "nesterov"};
   static constexpr bool has_root = false;
   ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
     const bool first = t <= 1;
@@ -78,10 +96,13 @@ struct Momentum {
   }
 };
 
-// Adagrad (Duchi, Hazan & Singer, 2011). h: lr, lr_decay, eps.
+// Adagrad (Duchi, Hazan & Singer, 2011).
 template <class C>
 struct Adagrad {
+  static constexpr const char* name = "adagrad";
   static constexpr int states = 1;
+  static constexpr State state[max_states] = {{"sum", StateKind::nonnegative}};
+  static constexpr const char* hypers[] = {"lr", "lr_decay", "eps"};
   static constexpr bool has_root = true;
   ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
     const double rate = h[0] / (1 + (t - 1) * h[1]);
@@ -96,12 +117,22 @@ struct Adagrad {
   }
 };
 
-// RMSprop (Hinton, 2012; centered: Graves, 2013, eq. 38-45). h: lr, alpha, eps, momentum, and the share of v below
-// which the centered variance is not trusted.
+// RMSprop (Hinton, 2012; centered: Graves, 2013, eq. 38-45). `trusted` is the share of v below which the centered
+// variance is not trusted.
 // States: v, then the buffer of the momentum, then the mean gradient of the centered form, as far as they exist.
 template <class C, bool centered, bool with_momentum>
 struct RMSpropBase {
+  static constexpr const char* name = centered        ? with_momentum ? "rmsprop_centered_momentum" : "rmsprop_centered"
+                                      : with_momentum ? "rmsprop_momentum"
+                                                      : "rmsprop";
   static constexpr int states = 1 + centered + with_momentum;
+  static constexpr State buffer{"momentum_buffer", StateKind::with_sign}, mean{"grad_avg", StateKind::with_sign};
+  static constexpr State state[max_states] = {{"square_avg", StateKind::nonnegative},
+                                              with_momentum ? buffer
+                                              : centered    ? mean
+                                                            : State(),
+                                              with_momentum && centered ? mean : State()};
+  static constexpr const char* hypers[] = {"lr", "alpha", "eps", "momentum", "trusted"};
   static constexpr bool has_root = true;
   ONEPASS_DEVICE static Prepared prepare(const double* h, double) {
     return {h[0], {h[0], h[1], 1 - h[1], h[2], h[3], h[4]}};
@@ -150,10 +181,15 @@ template <class C>
 using RMSpropCenteredMomentum = RMSpropBase<C, true, true>;
 
 // Adam (Kingma & Ba, 2015, algorithm 1; amsgrad: Reddi, Kale & Kumar, 2018), bias corrections arranged as in torch.
-// h: lr, beta1, beta2, eps. States: m, v and, for amsgrad, the largest v so far.
+// States: m, v and, for amsgrad, the largest v so far.
 template <class C, bool amsgrad>
 struct AdamBase {
+  static constexpr const char* name = amsgrad ? "amsgrad" : "adam";
   static constexpr int states = 2 + amsgrad;
+  static constexpr State state[max_states] = {{"exp_avg", StateKind::with_sign},
+                                              {"exp_avg_sq", StateKind::nonnegative},
+                                              amsgrad ? State("max_exp_avg_sq", StateKind::maximum) : State()};
+  static constexpr const char* hypers[] = {"lr", "beta1", "beta2", "eps"};
   static constexpr bool has_root = true;
   ONEPASS_DEVICE static Prepared prepare(const double* h, double t) {
     const double bias1 = 1 - std::pow(h[1], t);
@@ -192,28 +228,36 @@ using Adam = AdamBase<C, false>;
 template <class C>
 using AmsGrad = AdamBase<C, true>;
 
+// Whether a rule says how many states it has as often as it names one.
+template <class Rule>
+constexpr bool names_its_states() {
+  int named = 0;
+  for (const State& state : Rule::state) named += state.name != nullptr;
+  return named == Rule::states && (named == max_states || Rule::state[named].name == nullptr);
+}
+
 template <template <class> class... Rule>
-struct RuleList {};
-// The list of rules; a rule's place in it is its number, its name is in rule_names.
+struct RuleList {
+  static_assert((names_its_states<Rule<double>>() && ...));
+  static constexpr int count = sizeof...(Rule);
+};
+// The list of rules; a rule's index in it is its number.
 using Rules =
     RuleList<Sgd, Momentum, Adagrad, RMSprop, RMSpropMomentum, RMSpropCentered, RMSpropCenteredMomentum, Adam, AmsGrad>;
-constexpr const char* rule_names[] = {
-    "sgd",  "momentum", "adagrad", "rmsprop", "rmsprop_momentum", "rmsprop_centered", "rmsprop_centered_momentum",
-    "adam", "amsgrad"};
 
-// What kind of number each state of a rule is, for its 8-bit code.
-enum class StateKind : uint8_t { with_sign, nonnegative, maximum };
-ONEPASS_DEVICE inline StateKind kind_of_state(int rule, int k) {
-  constexpr StateKind kinds[][max_states] = {{},
-                                             {StateKind::with_sign},
-                                             {StateKind::nonnegative},
-                                             {StateKind::nonnegative},
-                                             {StateKind::nonnegative, StateKind::with_sign},
-                                             {StateKind::nonnegative, StateKind::with_sign},
-                                             {StateKind::nonnegative, StateKind::with_sign, StateKind::with_sign},
-                                             {StateKind::with_sign, StateKind::nonnegative},
-                                             {StateKind::with_sign, StateKind::nonnegative, StateKind::maximum}};
-  return kinds[rule][k];
+struct StateKinds {
+  StateKind of[Rules::count][max_states];
+};
+template <template <class> class... Rule>
+ONEPASS_DEVICE constexpr StateKinds state_kinds(RuleList<Rule...>) {
+  static_assert(max_states == 3);
+  return {{{Rule<double>::state[0].kind, Rule<double>::state[1].kind, Rule<double>::state[2].kind}...}};
+}
+
+// What kind of number state `k` of a rule is.
+ONEPASS_DEVICE inline StateKind state_kind(int rule, int k) {
+  constexpr StateKinds kinds = state_kinds(Rules{});
+  return kinds.of[rule][k];
 }
 
 }  // namespace

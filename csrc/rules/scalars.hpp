@@ -18,20 +18,25 @@ struct OnDevice {
 
 struct Group {
   // The numbers, in the order in which Python gives them.
-  enum : int {
-    scale,             // of the gradient: sign (maximize) and 1 / grad_scale
-    clamp,             // of the gradient
-    coupled,           // weight decay
-    subgradient,       // l1_decay in the gradient
-    anchor_coupled,    // anchor decay in the gradient
-    anchor_decoupled,  // the same, multiplied by the learning rate
-    decoupled,         // weight decay, multiplied by the learning rate
-    proximal,          // l1_decay after the update
-    ema_weight,        // 1 - ema_decay
-    stochastic,        // rounding
-    hyper,             // of the rule from here on, the learning rate first
-    numbers = hyper + 8
-  };
+#define ONEPASS_NUMBERS(NUMBER)                                                      \
+  NUMBER(scale)            /* of the gradient: sign (maximize) and 1 / grad_scale */ \
+  NUMBER(clamp)            /* of the gradient */                                     \
+  NUMBER(coupled)          /* weight decay */                                        \
+  NUMBER(subgradient)      /* l1_decay in the gradient */                            \
+  NUMBER(anchor_coupled)   /* anchor decay in the gradient */                        \
+  NUMBER(anchor_decoupled) /* the same, multiplied by the learning rate */           \
+  NUMBER(decoupled)        /* weight decay, multiplied by the learning rate */       \
+  NUMBER(proximal)         /* l1_decay after the update */                           \
+  NUMBER(ema_weight)       /* 1 - ema_decay */                                       \
+  NUMBER(stochastic)       /* rounding */                                            \
+  NUMBER(hyper)            /* of the rule from here on, the learning rate first */
+#define ONEPASS_SLOT(name) name,
+#define ONEPASS_NAME(name) #name,
+  enum : int { ONEPASS_NUMBERS(ONEPASS_SLOT) numbers = hyper + 8 };
+  static constexpr const char* number_names[] = {ONEPASS_NUMBERS(ONEPASS_NAME)};
+#undef ONEPASS_NAME
+#undef ONEPASS_SLOT
+#undef ONEPASS_NUMBERS
   double number[numbers];
   int32_t rule;
   int32_t on_device;  // how many of these there are

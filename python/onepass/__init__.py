@@ -15,7 +15,18 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(message) from error
 
 from onepass import augment, schedule, transfer
+from onepass.hyper.options import Options
 from onepass.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "augment", "schedule", "transfer"]
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Options",
+    "RMSprop",
+    "augment",
+    "schedule",
+    "transfer",
+]
 __version__: str = _core.version

@@ -76,7 +76,7 @@ class Clip:
 def step(
     reader: Reader,
     memory: Memory,
-    groups: list[tuple[Any, ...]],
+    groups: Sequence[tuple[Any, ...]],
     state: dict[torch.Tensor, Any],
     dry: bool,
     clip: Clip | None,
@@ -87,11 +87,7 @@ def step(
 ) -> Trouble | None:
     """Do one step for all groups, or none of it and return why.
 
-    A group is `(params, rule, keys, counted, numbers, extras, ...)`: the list of parameters, the rule's number, the
-    names of its states in `state[parameter]`, whether a "step" is kept beside them (2: on
-    their device), the numbers of
-    csrc/prepare.hpp, the learning rate and the other numbers of the rule (csrc/rules.hpp) last, and `(names of the scales of 8-bit states, name of the average or None, name of the master or
-    None, name of the anchor or None)`.
+    A group is a row of `onepass.step.row.GroupRow`: `(params, rule, states, counted, numbers, extras, ...)`.
 
     A `dry` step only looks: it writes nothing. `first_steps` holds the uncounted parameters for which this is the
     first step, `first_averages` those whose average starts. `seed` and `draw`, the number of the step, choose the
@@ -102,7 +98,7 @@ def remember(
     reader: Reader,
     memory: Memory,
     groups: list[dict[str, Any]],
-    described: list[tuple[Any, ...]],
+    described: Sequence[tuple[Any, ...]],
     numbers: list[dict[str, int]],
     seed: int,
 ) -> bool:
@@ -161,8 +157,14 @@ quantised_block: int
 def evaluate(program: bytes, steps: float) -> float:
     """Return what a device makes of a schedule's instructions; csrc/program.hpp."""
 
-def rules() -> dict[str, int]:
-    """Return the number of each update rule by its name."""
+def specs() -> dict[str, tuple[int, tuple[tuple[str, int], ...], tuple[str, ...]]]:
+    """Return what each update rule is, by its name: (number, states, hyper-parameters).
+
+    A state is (name, kind), with `quantise`'s kinds. Hyper-parameters are names, "lr" first.
+    """
+
+def number_slots() -> dict[str, int]:
+    """Return the index of each of a group's numbers, by its name; those of the rule stand from "hyper" on."""
 
 def isa() -> str:
     """Return the instruction set in use."""

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from onepass import __version__, _core
-from onepass.optim import devices
-from onepass.optim.reading import READER
+from onepass.device import extension
+from onepass.reader import READER
 
 CHAPTERS = ("optimizers", "schedule", "l1-l2", "augmentation", "transfer")
 """Of the demo, which is imported only when it runs."""
@@ -141,7 +141,7 @@ def _instruction_set() -> str:
 def _cuda() -> str:
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     found = f"torch finds {', '.join(names) or 'no device'}"
-    module = devices.cuda_module()
+    module = extension.cuda_module()
     if module is None:
         return f"not built in; {found}"
     architectures = module.architectures.replace("-real", "").replace("-virtual", " as PTX")

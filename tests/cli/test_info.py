@@ -8,8 +8,8 @@ import torch
 
 import onepass
 from onepass import _core, cli
-from onepass.optim import devices
-from onepass.optim.reading import READER
+from onepass.device import extension
+from onepass.reader import READER
 
 
 def test_info_tells_versions_and_how_a_step_runs() -> None:
@@ -20,7 +20,7 @@ def test_info_tells_versions_and_how_a_step_runs() -> None:
     assert info["threads"] == str(torch.get_num_threads())
     assert (info["tensors read through"] == "libtorch's own functions") == READER.uses_native
     assert info["CUDA"].startswith(
-        "not built in" if devices.cuda_module() is None else "built for "
+        "not built in" if extension.cuda_module() is None else "built for "
     )
     assert all(info.values())
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from onepass.optim import devices
-from onepass.optim.reading import make_reader
+from onepass.device import extension
+from onepass.reader import make_reader
 
 
 def emulated() -> Any:
@@ -23,30 +23,30 @@ def emulated() -> Any:
     )
 
 
-class StandIn(devices.Extension):
+class StandIn(extension.Extension):
     """Takes the tensors of the CPU for those of device 0."""
 
     def __init__(self) -> None:
         self.module = importlib.import_module("onepass._emulated")
         self.reader = make_reader(module=self.module)
         self.current = 1
-        self.places: dict[int, int] = {}  # of tensors by their size, where it is not device 0
+        self.devices: dict[int, int] = {}  # of tensors by their size, where it is not device 0
         self.shared: list[torch.Tensor] = []
         self.allocated: list[tuple[int, bool]] = []
 
-    def place(self, tensor: torch.Tensor) -> int:
-        return self.places.get(tensor.numel(), 0)
+    def device_of(self, tensor: torch.Tensor) -> int:
+        return self.devices.get(tensor.numel(), 0)
 
-    def stream(self, place: int) -> int:  # noqa: ARG002
+    def stream(self, device: int) -> int:  # noqa: ARG002
         return self.current
 
-    def share(self, tensor: torch.Tensor, place: int) -> None:  # noqa: ARG002
+    def share(self, tensor: torch.Tensor, device: int) -> None:  # noqa: ARG002
         self.shared.append(tensor)
 
     def is_capturing(self) -> bool:
         return bool(self.module.is_capturing())
 
-    def allocate(self, place: int, size: int, on_host: bool) -> torch.Tensor:  # noqa: ARG002
+    def allocate(self, device: int, size: int, on_host: bool) -> torch.Tensor:  # noqa: ARG002
         self.allocated.append((size, on_host))
         return torch.full((size,), 0xCC, dtype=torch.uint8)  # nothing may rely on zeros
 
@@ -55,10 +55,10 @@ class StandIn(devices.Extension):
 def on_emulated_device() -> Iterator[StandIn]:
     """Have all steps run on the emulated device."""
     emulated()
-    before = devices._stand_in
+    before = extension._stand_in
     stand_in = StandIn()
-    devices._stand_in, devices.seen = stand_in, True
+    extension._stand_in, extension.seen = stand_in, True
     try:
         yield stand_in
     finally:
-        devices._stand_in = before
+        extension._stand_in = before

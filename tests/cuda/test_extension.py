@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from onepass.optim import devices
+from onepass.device import extension
 from tests.helpers import run_python
 from tests.test_build import tool
 
 
 @pytest.fixture
 def module() -> Any:
-    found = devices.cuda_module()
+    found = extension.cuda_module()
     if found is None:
         pytest.skip("built without CUDA")
     return found
@@ -46,9 +46,9 @@ def test_it_exports_its_module_only(module: Any) -> None:
 
 def test_without_a_driver_there_is_no_extension(module: Any) -> None:
     if module.driver_problem():
-        assert devices.cuda() is None
+        assert extension.cuda() is None
     else:
-        assert devices.cuda() is not None
+        assert extension.cuda() is not None
 
 
 def test_import_and_steps_without_it() -> None:
@@ -58,7 +58,7 @@ def test_import_and_steps_without_it() -> None:
         "import torch, onepass\n"
         "p = torch.nn.Parameter(torch.ones(3)); p.grad = torch.ones(3)\n"
         "onepass.SGD([p], lr=0.5).step(); print(p.tolist())\n"
-        "from onepass.optim import devices; print(devices.cuda())\n"
+        "from onepass.device import extension; print(extension.cuda())\n"
     )
     assert done.stdout.split("\n")[:2] == ["[0.5, 0.5, 0.5]", "None"], done.stderr
 

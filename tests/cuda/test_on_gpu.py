@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import onepass
-from onepass.optim import devices
+from onepass.device import extension
 from onepass.schedule import Cosine
 from tests import cases, tolerances
 from tests.cases import Case
@@ -24,7 +24,7 @@ from tests.one_pass.test_same_bits import EVERYTHING, PRECISIONS, laid_out
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.skipif(devices.cuda_module() is None, reason="built without CUDA"),
+    pytest.mark.skipif(extension.cuda_module() is None, reason="built without CUDA"),
 ]
 
 
@@ -60,7 +60,7 @@ def train(
             torch.cuda.set_sync_debug_mode("error")
         gpu.step()
         torch.cuda.set_sync_debug_mode("default")
-    assert gpu._memories[twins[0].device.index].core.sent > 0  # it did not fall back
+    assert gpu._stepper.memories[twins[0].device.index].core.sent > 0  # it did not fall back
 
 
 def assert_same(cpu: Any, gpu: Any, params: list[Any], twins: list[Any], *, bits: bool) -> None:

@@ -35,7 +35,9 @@ def on_both(train: Callable[[], Made]) -> tuple[dict[str, torch.Tensor], dict[st
         if emulate:
             with on_emulated_device():
                 optimizer, params = train()
-                assert optimizer._memories[0].core.sent > 0  # it did not run on the CPU instead
+                assert (
+                    optimizer._stepper.memories[0].core.sent > 0
+                )  # it did not run on the CPU instead
                 results.append(everything(optimizer, params))
         else:
             results.append(everything(*train()))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from onepass.optim import devices
+from onepass.device import extension
 from onepass.schedule import Cosine, Linear, Step
 from tests import cases, tolerances
 from tests.cuda.emulation import StandIn, on_emulated_device
@@ -39,15 +39,15 @@ def copies(params: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
 
 
 def on_cpu(optimizer: Any) -> None:
-    stand_in, devices._stand_in = devices._stand_in, None
+    stand_in, extension._stand_in = extension._stand_in, None
     try:
         optimizer.step()
     finally:
-        devices._stand_in = stand_in
+        extension._stand_in = stand_in
 
 
 def sent(optimizer: Any) -> int:
-    count: int = optimizer._memories[0].core.sent
+    count: int = optimizer._stepper.memories[0].core.sent
     return count
 
 
@@ -155,7 +155,7 @@ def test_graph(device: StandIn, name: str, options: dict[str, Any]) -> None:
         check()
         for p, q, g in zip(params, twins, static, strict=True):
             p.grad, q.grad = g, torch.empty_like(q)
-        if case.kind.counted and round == 2:
+        if case.kind.spec.counted and round == 2:
             assert ours.report.steps_applied == cpu.report.steps_applied == 16
 
 
@@ -204,7 +204,7 @@ def test_another_stream(device: StandIn) -> None:
     assert device.shared == []
     device.current = 2
     optimizer.step()
-    memory = optimizer._memories[0]
+    memory = optimizer._stepper.memories[0]
     assert device.shared == memory._tensors
     optimizer.step()
     assert len(device.shared) == len(memory._tensors)
@@ -238,7 +238,7 @@ def test_places_of_counts() -> None:
     ):
         optimizer = cases.BY_ID["adam"].ours(made(10), **options)
         optimizer.step()
-        assert optimizer._memories[0].core.counts == there
+        assert optimizer._stepper.memories[0].core.counts == there
 
 
 @pytest.mark.usefixtures("device")
@@ -310,7 +310,7 @@ def test_schedules_where_steps_are_skipped(name: str) -> None:
 
 def test_several_places(device: StandIn) -> None:
     """Groups on the CPU and on two devices; nothing is written anywhere if one of them cannot step."""
-    device.places = {100: devices.CPU, 3000: 1}
+    device.devices = {100: extension.CPU, 3000: 1}
     params = made(50, 100, 3000)
     twins = copies(params)
     ours = cases.BY_ID["adam"].ours([{"params": [p]} for p in params])
@@ -318,7 +318,7 @@ def test_several_places(device: StandIn) -> None:
     for _ in range(3):
         ours.step()
         on_cpu(cpu)
-    assert sorted(ours._memories) == [0, 1]
+    assert sorted(ours._stepper.memories) == [0, 1]
     for p, q in zip(params, twins, strict=True):
         tolerances.exact(p, q)
     params[2].grad = torch.ones(3000).to_sparse()
@@ -332,7 +332,7 @@ def test_several_places(device: StandIn) -> None:
 @pytest.mark.parametrize("options", [{"max_grad_norm": 1.0}, {"skip_nonfinite": True}])
 @cases.classes
 def test_norm_needs_one_place(device: StandIn, case: cases.Case, options: dict[str, Any]) -> None:
-    device.places = {100: devices.CPU}
+    device.devices = {100: extension.CPU}
     params = made(50, 100)
     before = [p.detach().clone() for p in params]
     optimizer = case.ours([{"params": [p]} for p in params], **options)

@@ -14,8 +14,8 @@ from onepass import _core
 from onepass.bench import passes
 from onepass.bench.cases import Case, new_parameters
 from onepass.bench.peers import NotOffered, Peer
-from onepass.optim.base import OnePass
-from onepass.optim.reading import READER
+from onepass.optim.optimizer import OnePass
+from onepass.reader import READER
 
 OURS, LIMIT, FLOOR, FLOAT32 = "onepass", "limit", "floor", "onepass-float32"
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from onepass.optim import options, states
-from onepass.optim.base import OnePass
-from onepass.optim.checks import at_least
-from onepass.optim.work import Group, Rule, rule
+from onepass.hyper import options
+from onepass.hyper.checks import at_least
+from onepass.hyper.spec import Group, Spec
+from onepass.optim.optimizer import OnePass
 from onepass.schedule import Schedule
-
-_ADAGRAD = rule("adagrad", "sum")
+from onepass.state.make import prefer_huge_pages
 
 
 class Adagrad(OnePass, torch.optim.Adagrad):
@@ -36,7 +33,7 @@ class Adagrad(OnePass, torch.optim.Adagrad):
         maximize: Ascend instead of descend. Default: False.
         differentiable: Run torch's own step, which autograd can follow. Default: False.
         fused: True lets `torch.amp.GradScaler` leave unscaling to the step. Default: None.
-        **own: Options that torch does not have, see :class:`onepass.optim.options.Options`.
+        **own: Options that torch does not have, see :class:`onepass.Options`.
 
     Raises:
         ValueError: A hyper-parameter is out of its range; the message names it.
@@ -55,7 +52,11 @@ class Adagrad(OnePass, torch.optim.Adagrad):
         None in the result. A parameter of a group that was added later works, too.
     """
 
-    core_keys = state_keys = ("sum",)
+    spec = Spec(
+        base=torch.optim.Adagrad,
+        rules=("adagrad",),
+        initial={"sum": "initial_accumulator_value"},
+    )
 
     @options.documented
     def __init__(
@@ -74,7 +75,6 @@ class Adagrad(OnePass, torch.optim.Adagrad):
         **own: Unpack[options.Options],
     ) -> None:
         self._start(
-            torch.optim.Adagrad,
             params,
             own,
             lr=lr,
@@ -95,17 +95,9 @@ class Adagrad(OnePass, torch.optim.Adagrad):
             }:  # torch has made state of another dtype
                 for p in group["params"]:
                     del self.state[p]
-        states.prefer_huge_pages(self, "sum")
+        prefer_huge_pages(self.state.values(), "sum")
 
     def check(self, group: Group) -> None:
         """Raise ValueError for a hyper-parameter out of range."""
         names = ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")
         at_least(0.0, **{name: group[name] for name in names})
-
-    def initial_value(self, key: str, group: Group) -> float:
-        """Return what a new state is filled with."""
-        return float(group["initial_accumulator_value"]) if key == "sum" else 0.0
-
-    def rule(self, group: Group) -> tuple[Rule, tuple[Any, ...]]:
-        """Return the rule of a group and its hyper-parameters."""
-        return _ADAGRAD, (group["lr_decay"], group["eps"])

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 import torch
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from onepass.optim import options
-from onepass.optim.base import OnePass
-from onepass.optim.checks import at_least, betas_in_range
-from onepass.optim.work import Group, Rule, rule
+from onepass.hyper import options
+from onepass.hyper.checks import at_least, betas_in_range
+from onepass.hyper.spec import Group, Spec
+from onepass.optim.optimizer import OnePass
 from onepass.schedule import Schedule
-
-_DECOUPLES = (
-    "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters
-)  # since torch 2.7
-
-_ADAM = rule("adam", "exp_avg", "exp_avg_sq")
-_AMSGRAD = rule("amsgrad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
 
 class Adam(OnePass, torch.optim.Adam):
@@ -45,7 +35,7 @@ class Adam(OnePass, torch.optim.Adam):
         differentiable: Run torch's own step, which autograd can follow. Default: False.
         fused: True lets `torch.amp.GradScaler` leave unscaling to the step. Default: None.
         decoupled_weight_decay: Decay the weights themselves, as AdamW. Default: False.
-        **own: Options that torch does not have, see :class:`onepass.optim.options.Options`.
+        **own: Options that torch does not have, see :class:`onepass.Options`.
 
     Raises:
         ValueError: A hyper-parameter is out of its range; the message names it.
@@ -65,9 +55,12 @@ class Adam(OnePass, torch.optim.Adam):
         None in the result. bfloat16 and float16 parameters are computed in float32 and rounded once.
     """
 
-    core_keys = ("exp_avg", "exp_avg_sq")
-    state_keys = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-    places = (("betas", 0),)
+    spec = Spec(
+        base=torch.optim.Adam,
+        rules=("adam", "amsgrad"),
+        sources={"beta1": ("betas", 0), "beta2": ("betas", 1)},
+        scheduled={"betas": 1.0},
+    )
 
     @options.documented
     def __init__(
@@ -91,7 +84,6 @@ class Adam(OnePass, torch.optim.Adam):
         **own: Unpack[options.Options],
     ) -> None:
         self._start(
-            torch.optim.Adam,
             params,
             own,
             lr=lr,
@@ -104,16 +96,14 @@ class Adam(OnePass, torch.optim.Adam):
             capturable=capturable,
             differentiable=differentiable,
             fused=fused,
-            **({"decoupled_weight_decay": decoupled_weight_decay} if _DECOUPLES else {}),
+            decoupled_weight_decay=decoupled_weight_decay,
         )
-        for group in (self.defaults, *self.param_groups):
-            group.setdefault("decoupled_weight_decay", decoupled_weight_decay)
 
     def check(self, group: Group) -> None:
         """Raise ValueError for a hyper-parameter out of range."""
         at_least(0.0, **{name: group[name] for name in ("lr", "eps", "weight_decay")})
         betas_in_range(group["betas"])
 
-    def rule(self, group: Group) -> tuple[Rule, tuple[Any, ...]]:
-        """Return the rule of a group and its hyper-parameters."""
-        return _AMSGRAD if group["amsgrad"] else _ADAM, (*group["betas"], group["eps"])
+    def rule(self, group: Group) -> str:
+        """Return the name of a group's update rule."""
+        return "amsgrad" if group["amsgrad"] else "adam"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from onepass.optim import options
+from onepass.hyper import options
 from onepass.optim.adam import Adam
 from onepass.schedule import Schedule
 
@@ -32,7 +35,7 @@ class AdamW(Adam, torch.optim.AdamW):
         capturable: On a CUDA device, count steps there, so that a CUDA graph can hold them. Default: False.
         differentiable: Run torch's own step, which autograd can follow. Default: False.
         fused: True lets `torch.amp.GradScaler` leave unscaling to the step. Default: None.
-        **own: Options that torch does not have, see :class:`onepass.optim.options.Options`.
+        **own: Options that torch does not have, see :class:`onepass.Options`.
 
     Raises:
         ValueError: A hyper-parameter is out of its range; the message names it.
@@ -51,6 +54,8 @@ class AdamW(Adam, torch.optim.AdamW):
     Difference from torch:
         None in the result. bfloat16 and float16 parameters are computed in float32 and rounded once.
     """
+
+    spec = replace(Adam.spec, base=torch.optim.AdamW)
 
     @options.documented
     def __init__(
@@ -73,7 +78,6 @@ class AdamW(Adam, torch.optim.AdamW):
         **own: Unpack[options.Options],
     ) -> None:
         self._start(
-            torch.optim.AdamW,
             params,
             own,
             lr=lr,
@@ -87,5 +91,9 @@ class AdamW(Adam, torch.optim.AdamW):
             differentiable=differentiable,
             fused=fused,
         )
-        for group in (self.defaults, *self.param_groups):
-            group.setdefault("decoupled_weight_decay", True)  # which torch 2.6 does not write
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take in the state of a pickled or loaded optimizer; a checkpoint of an old torch does not say how it decays."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group["decoupled_weight_decay"] = True

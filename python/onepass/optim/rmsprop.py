@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from onepass.optim import options
-from onepass.optim.base import OnePass
-from onepass.optim.checks import at_least
-from onepass.optim.work import Group, Rule, rule
+from onepass.hyper import options
+from onepass.hyper.checks import at_least
+from onepass.hyper.spec import Group, Spec
+from onepass.optim.optimizer import OnePass
 from onepass.schedule import Schedule
-
-_RULES = {
-    # (centered, with momentum)
-    (False, False): rule("rmsprop", "square_avg"),
-    (False, True): rule("rmsprop_momentum", "square_avg", "momentum_buffer"),
-    (True, False): rule("rmsprop_centered", "square_avg", "grad_avg"),
-    (True, True): rule("rmsprop_centered_momentum", "square_avg", "momentum_buffer", "grad_avg"),
-}
 
 
 class RMSprop(OnePass, torch.optim.RMSprop):
@@ -46,7 +38,7 @@ class RMSprop(OnePass, torch.optim.RMSprop):
         differentiable: Run torch's own step, which autograd can follow. Default: False.
         fused: True lets `torch.amp.GradScaler` leave unscaling to the step. torch's RMSprop has no such
             argument. Default: None.
-        **own: Options that torch does not have, see :class:`onepass.optim.options.Options`.
+        **own: Options that torch does not have, see :class:`onepass.Options`.
 
     Raises:
         ValueError: A hyper-parameter is out of its range; the message names it.
@@ -67,9 +59,17 @@ class RMSprop(OnePass, torch.optim.RMSprop):
         ``state_dtype="8bit"`` it is at least :math:`v_t / 16`, since both terms are rounded.
     """
 
-    core_keys = ("square_avg",)
-    state_keys = ("square_avg", "momentum_buffer", "grad_avg")
-    places = (("momentum", 2),)
+    spec = Spec(
+        base=torch.optim.RMSprop,
+        rules=(
+            "rmsprop",
+            "rmsprop_momentum",
+            "rmsprop_centered",
+            "rmsprop_centered_momentum",
+        ),
+        computed={"trusted": lambda group: 1 / 16 if group.get("state_dtype") == "8bit" else 0.0},
+        scheduled={"momentum": math.inf},
+    )
 
     @options.documented
     def __init__(
@@ -90,7 +90,6 @@ class RMSprop(OnePass, torch.optim.RMSprop):
         **own: Unpack[options.Options],
     ) -> None:
         self._start(
-            torch.optim.RMSprop,
             params,
             own,
             lr=lr,
@@ -112,7 +111,7 @@ class RMSprop(OnePass, torch.optim.RMSprop):
                 message = "`fused` and `foreach` cannot be `True` together."
                 raise RuntimeError(message)
             self.defaults["fused"] = True
-            self._step_supports_amp_scaling = True
+            self._offer_unscaling()
 
     def check(self, group: Group) -> None:
         """Raise ValueError for a hyper-parameter out of range."""
@@ -121,8 +120,7 @@ class RMSprop(OnePass, torch.optim.RMSprop):
             **{name: group[name] for name in ("lr", "alpha", "eps", "weight_decay", "momentum")},
         )
 
-    def rule(self, group: Group) -> tuple[Rule, tuple[Any, ...]]:
-        """Return the rule of a group and its hyper-parameters."""
-        chosen = _RULES[bool(group["centered"]), group["momentum"] > 0]
-        trusted = 1 / 16 if group.get("state_dtype") == "8bit" else 0.0
-        return chosen, (group["alpha"], group["eps"], group["momentum"], trusted)
+    def rule(self, group: Group) -> str:
+        """Return the name of a group's update rule."""
+        centered = "_centered" if group["centered"] else ""
+        return f"rmsprop{centered}{'_momentum' if group['momentum'] > 0 else ''}"

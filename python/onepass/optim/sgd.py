@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from onepass.optim import options
-from onepass.optim.base import OnePass
-from onepass.optim.checks import at_least
-from onepass.optim.work import Group, Rule, rule
+from onepass.hyper import options
+from onepass.hyper.checks import at_least, numbers, one_of
+from onepass.hyper.spec import Group, Spec
+from onepass.optim.optimizer import OnePass
 from onepass.schedule import Schedule
-
-_PLAIN = rule("sgd")
-_MOMENTUM = rule("momentum", "momentum_buffer")
 
 
 class SGD(OnePass, torch.optim.SGD):
@@ -37,7 +34,7 @@ class SGD(OnePass, torch.optim.SGD):
         foreach: Only kept: torch's own step, where a group has to fall back to it, reads it. Default: None.
         differentiable: Run torch's own step, which autograd can follow. Default: False.
         fused: True lets `torch.amp.GradScaler` leave unscaling to the step. Default: None.
-        **own: Options that torch does not have, see :class:`onepass.optim.options.Options`.
+        **own: Options that torch does not have, see :class:`onepass.Options`.
 
     Raises:
         ValueError: A hyper-parameter is out of its range; the message names it.
@@ -57,9 +54,12 @@ class SGD(OnePass, torch.optim.SGD):
         None in the result. bfloat16 and float16 parameters are computed in float32 and rounded once.
     """
 
-    counted = False
-    core_keys = state_keys = ("momentum_buffer",)
-    places = (("momentum", 0),)
+    spec = Spec(
+        base=torch.optim.SGD,
+        rules=("sgd", "momentum"),
+        scheduled={"momentum": math.inf},
+        counted=False,
+    )
 
     @options.documented
     def __init__(
@@ -78,7 +78,6 @@ class SGD(OnePass, torch.optim.SGD):
         **own: Unpack[options.Options],
     ) -> None:
         self._start(
-            torch.optim.SGD,
             params,
             own,
             lr=lr,
@@ -95,9 +94,9 @@ class SGD(OnePass, torch.optim.SGD):
     def check(self, group: Group) -> None:
         """Raise ValueError for a hyper-parameter out of range."""
         at_least(0.0, **{name: group[name] for name in ("lr", "momentum", "weight_decay")})
+        numbers(dampening=group["dampening"])
+        one_of((False, True), nesterov=group["nesterov"])
 
-    def rule(self, group: Group) -> tuple[Rule, tuple[Any, ...]]:
-        """Return the rule of a group and its hyper-parameters."""
-        if group["momentum"] == 0:
-            return _PLAIN, ()
-        return _MOMENTUM, (group["momentum"], group["dampening"], group["nesterov"])
+    def rule(self, group: Group) -> str:
+        """Return the name of a group's update rule."""
+        return "sgd" if group["momentum"] == 0 else "momentum"

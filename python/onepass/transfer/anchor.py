@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from onepass.optim.base import OnePass
-from onepass.optim.states import ANCHOR
-from onepass.optim.work import Group
+from onepass.hyper.spec import Group
+from onepass.optim.optimizer import OnePass
+from onepass.state.names import ANCHOR
 
 __all__ = ["anchor_decay"]
 

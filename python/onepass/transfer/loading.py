@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from onepass.optim.states import ANCHOR
+from onepass.state.names import ANCHOR
 
 __all__ = ["Loaded", "load_by_name"]
 

@@ -60,7 +60,7 @@ class Schedules:
         self._read: dict[int, tuple[dict[str, Any], list[tuple[str, int | None, Schedule]]]] = {}
 
     def of(self, group: Mapping[str, Any]) -> list[tuple[str, int | None, Schedule]]:
-        """Return the schedules of a group, each with its key and, for a beta, its place there."""
+        """Return the schedules of a group, each with its key and, for a beta, its index there."""
         plain = group[KEY]
         known = self._read.get(id(plain))
         if known is None or known[0] is not plain:
@@ -94,9 +94,12 @@ class Schedules:
         return found
 
 
-def may_leave_range(group: Mapping[str, Any]) -> bool:
-    """Return whether a schedule of a group can give a number that its optimizer refuses: all are at least 0."""
-    return "betas.0" in group[KEY] or "betas.1" in group[KEY]
+def contains_schedule(group: Mapping[str, Any]) -> bool:
+    """Return whether somebody has put a schedule itself into a parameter group."""
+    betas = group.get("betas", ())
+    return any(isinstance(group.get(name), Schedule) for name in _NAMES) or (
+        isinstance(betas, tuple | list) and any(isinstance(beta, Schedule) for beta in betas)
+    )
 
 
 def refuse_scheduler(group: Mapping[str, Any], number: int) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import torch
 
 Last = tuple[bool, float | None, float | None, list[str]]
-"""The first four attributes of a report that change with every step: applied, norm, coefficient, non-finite names."""
+"""The attributes of a report that change with every step: applied, norm, coefficient, non-finite names."""
+
+APPLIED: Last = (True, None, None, [])
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from onepass.optim.base import OnePass
-    from onepass.optim.work import Group
+from onepass.hyper.spec import Group
 
 
-def torch_step(optimizer: OnePass, groups: list[Group], unscale: float) -> None:
-    """Step `groups` by the torch class that the optimizer descends from."""
+def torch_step(
+    optimizer: Optimizer, base: type[Optimizer], groups: list[Group], unscale: float
+) -> None:
+    """Step `groups` by torch's class `base`."""
     if not groups:
         return
     names = [name for name in ("grad_scale", "found_inf") if name in vars(optimizer)]
@@ -24,19 +24,15 @@ def torch_step(optimizer: OnePass, groups: list[Group], unscale: float) -> None:
     with _unscaled(groups, unscale):
         optimizer.param_groups = [_without_fused_on_cpu(group) for group in groups]
         try:
-            _step_of(type(optimizer))(optimizer)
+            _step_of(base)(optimizer)
         finally:
             optimizer.param_groups = own
             vars(optimizer).update(hidden)
 
 
-def _step_of(kind: type[Optimizer]) -> Any:
-    """Return the step of the nearest torch class, without the wrapper that calls hooks and profiler."""
-    step: Any = next(
-        vars(c)["step"]
-        for c in kind.__mro__
-        if c.__module__.startswith("torch.optim.") and "step" in vars(c)
-    )
+def _step_of(base: type[Optimizer]) -> Any:
+    """Return the step of a class, without the wrapper that calls hooks and profiler."""
+    step: Any = base.step
     return step.__wrapped__ if getattr(step, "hooked", False) else step
 
 

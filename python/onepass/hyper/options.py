@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypedDict, TypeVar
 
 import torch
 
-from onepass.optim.checks import above, at_least, below, one_of
+from onepass.hyper.checks import above, at_least, at_most, one_of, whole_number
 from onepass.schedule import Schedule
 
 Init = TypeVar("Init", bound=Callable[..., None])
@@ -58,52 +60,64 @@ class Options(TypedDict, total=False):
     seed: int
 
 
-DEFAULTS: Mapping[str, Any] = {
-    "l1_decay": 0.0,
-    "l1_mode": "proximal",
-    "max_grad_norm": None,
-    "max_grad_value": None,
-    "skip_nonfinite": False,
-    "ema_decay": None,
-    "master_weights": False,
-    "rounding": "nearest",
-    "state_dtype": None,
-    "train_from": 0,
-    "anchor_decay": 0.0,
-    "seed": 0,
-}
-WHOLE = ("max_grad_norm", "max_grad_value", "skip_nonfinite", "seed")
+@dataclass(frozen=True)
+class Option:
+    """All there is to know of an option before a step.
+
+    Attributes:
+        name: Of the keyword and of the key in parameter groups.
+        default: What a group without the key has.
+        check: Raises for a value that is not allowed.
+        whole: Whether it belongs to the whole optimizer: all groups have the same value.
+        foreign: Whether torch's own step does without the option.
+    """
+
+    name: str
+    default: Any
+    check: Callable[..., None]
+    whole: bool = False
+    foreign: bool = False
 
 
-def check(options: Mapping[str, Any]) -> None:
-    """Raise ValueError for an option that is out of its range."""
-    value = {name: options.get(name, default) for name, default in DEFAULTS.items()}
-    at_least(
-        0.0,
-        l1_decay=value["l1_decay"],
-        anchor_decay=value["anchor_decay"],
-        train_from=value["train_from"],
-    )
-    one_of(("proximal", "subgradient"), l1_mode=value["l1_mode"])
-    one_of(("nearest", "stochastic"), rounding=value["rounding"])
-    one_of((None, torch.float32, torch.bfloat16, "8bit"), state_dtype=value["state_dtype"])
-    for name in ("max_grad_norm", "max_grad_value"):
-        if value[name] is not None:
-            above(0.0, **{name: value[name]})
-    if value["ema_decay"] is not None:
-        at_least(0.0, ema_decay=value["ema_decay"])
-        below(1.0, ema_decay=value["ema_decay"], inclusive=True)
-    one_of(
-        (False, True),
-        skip_nonfinite=value["skip_nonfinite"],
-        master_weights=value["master_weights"],
-    )
-    for name in ("seed", "train_from"):
-        if not isinstance(value[name], int):
-            message = f"Invalid {name} value: {value[name]!r} ({name} must be a whole number >= 0)"
-            raise ValueError(message)
-    at_least(0, seed=value["seed"])
-    below(2**64, seed=value["seed"])
+def _unless_none(check: Callable[..., None]) -> Callable[..., None]:
+    def checked(**values: Any) -> None:
+        check(**{name: value for name, value in values.items() if value is not None})
+
+    return checked
+
+
+def _fraction(**values: Any) -> None:
+    at_least(0.0, **values)
+    at_most(1.0, **values)
+
+
+_not_negative, _positive = partial(at_least, 0.0), partial(above, 0.0)
+_flag = partial(one_of, (False, True))
+
+OPTIONS = (
+    Option("l1_decay", 0.0, _not_negative),
+    Option("l1_mode", "proximal", partial(one_of, ("proximal", "subgradient"))),
+    Option("max_grad_norm", None, _unless_none(_positive), whole=True),
+    Option("max_grad_value", None, _unless_none(_positive), whole=True),
+    Option("skip_nonfinite", False, _flag, whole=True),
+    Option("ema_decay", None, _unless_none(_fraction)),
+    Option("master_weights", False, _flag),
+    Option("rounding", "nearest", partial(one_of, ("nearest", "stochastic"))),
+    Option("state_dtype", None, partial(one_of, (None, torch.float32, torch.bfloat16, "8bit"))),
+    Option("train_from", 0, whole_number, foreign=True),
+    Option("anchor_decay", 0.0, _not_negative),
+    Option("seed", 0, partial(whole_number, 2**64), whole=True, foreign=True),
+)
+DEFAULTS: Mapping[str, Any] = {option.name: option.default for option in OPTIONS}
+WHOLE = tuple(option.name for option in OPTIONS if option.whole)
+
+
+def check(group: Mapping[str, Any]) -> None:
+    """Raise ValueError (TypeError for what is no number) for an option that is out of its range."""
+    for option in OPTIONS:
+        name = option.name
+        if name in group:
+            option.check(**{name: group[name]})
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,12 +136,14 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value != DEFAULTS[name]}
 
 
-def check_whole(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def check_whole(group: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
     """Raise ValueError if a group wants its own value of an option of the whole optimizer."""
     for name in WHOLE:
-        value, whole = group.get(name), defaults.get(name, DEFAULTS[name])
-        if name in group and value != whole:
-            message = f"{name} belongs to the whole optimizer: it must be {whole!r} in every group, got {value!r}"
+        if name not in group:
+            continue
+        value, expected = group[name], whole.get(name, DEFAULTS[name])
+        if value != expected:
+            message = f"{name} belongs to the whole optimizer: it must be {expected!r} in every group, got {value!r}"
             raise ValueError(message)
 
 
@@ -139,8 +155,9 @@ def needs_count(group: Mapping[str, Any]) -> bool:
 
 def refuse(group: Mapping[str, Any], number: int) -> None:
     """Raise if a group that has to run torch's own step uses an option that torch does not have."""
-    for name, default in DEFAULTS.items():
-        if name not in ("seed", "train_from") and group.get(name, default) != default:
+    for option in OPTIONS:
+        name, default = option.name, option.default
+        if not option.foreign and group.get(name, default) != default:
             message = (
                 f"{name}={group[name]!r}: parameter group {number} holds something that the kernels do not "
                 "cover (sparse or complex gradients, a tensor subclass, another device or dtype, "

@@ -1,0 +1,3 @@
+"""How a step is done."""
+
+from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The steps themselves: what is checked before one, and what is left after one that went wrong."""
