@@ -1,6 +1,6 @@
 """The compiled part: kernels, work list, tensor reading."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,25 +14,16 @@ compiler: str
 class Reader:
     """Reads address, dtype and strides of tensors, for `step`.
 
-    `tensor_types`: `torch.Tensor` and the subclasses known to be plain. `is_plain(type)` decides of others.
-    `dtypes`: float32, float64, bfloat16, float16, int16, uint8 of torch, in this order.
+    `tensor_types`: `torch.Tensor` and the subclasses known to be plain. `is_plain(type)` decides of others. `way` is "native",
+    "functions" or "dlpack".
     """
 
     def __init__(
-        self,
-        *,
-        tensor_types: tuple[type, ...],
-        is_plain: Callable[[type], bool],
-        dtypes: tuple[torch.dtype, ...],
-        use_dlpack: bool,
-        use_native: bool,
+        self, *, tensor_types: tuple[type, ...], is_plain: Callable[[type], bool], way: str
     ) -> None: ...
     @property
-    def uses_native(self) -> bool: ...
-    @property
-    def knows_places(self) -> bool: ...
-    @property
-    def uses_dlpack(self) -> bool: ...
+    def way(self) -> str:
+        """The way that works here."""
 
 class Memory:
     """What an optimizer keeps from one step to the next: how many were applied, and what makes them faster."""
@@ -40,20 +31,17 @@ class Memory:
     steps_applied: int
     """Counted by `step` and `repeat` in the very call that applies a step."""
 
-    def finds_steady(self, groups: list[dict[str, Any]]) -> bool:
-        """Return whether parameter groups can be remembered: no value can change unseen, and none but numbers has changed."""
-
-class Trouble:
+class StepFailure:
     """Why a step was not done; nothing has been written. Pairs are (group, index in the group)."""
 
     @property
-    def uncovered(self) -> list[int]:
+    def unsupported(self) -> list[int]:
         """Groups that hold something the kernels do not cover."""
     @property
-    def repair(self) -> list[tuple[int, int]]:
+    def missing_state(self) -> list[tuple[int, int]]:
         """Parameters whose state is missing or cannot be used as it is."""
     @property
-    def invalid(self) -> list[tuple[int, int]]:
+    def mismatch(self) -> list[tuple[int, int]]:
         """Parameters that do not fit their gradient or have no memory."""
 
 class Clip:
@@ -83,30 +71,30 @@ def step(
     first_steps: set[tuple[int, int]],
     first_averages: set[tuple[int, int]],
     seed: int,
-    draw: int,
-) -> Trouble | None:
+    counts: bool,
+) -> StepFailure | None:
     """Do one step for all groups, or none of it and return why.
 
     A group is a row of `onepass.step.row.GroupRow`: `(params, rule, states, counted, numbers, extras, ...)`.
 
     A `dry` step only looks: it writes nothing. `first_steps` holds the uncounted parameters for which this is the
-    first step, `first_averages` those whose average starts. `seed` and `draw`, the number of the step, choose the
-    random numbers of stochastic rounding.
+    first step, `first_averages` those whose average starts. `seed` and the number of the step choose the
+    random numbers of stochastic rounding. `counts`: the step in `memory`, once it is applied.
     """
 
 def remember(
     reader: Reader,
     memory: Memory,
     groups: list[dict[str, Any]],
-    described: Sequence[tuple[Any, ...]],
-    numbers: list[dict[str, int]],
+    rows: Sequence[tuple[Any, ...]],
+    varying: Sequence[Mapping[str, tuple[int, float]]],
     seed: int,
 ) -> bool:
-    """Remember what parameter groups, as dicts, were described as for `step`.
+    """Remember what parameter groups, snapshots that nobody else changes, were packed as for `step`.
 
-    `numbers` says for each group which of its values only decide one of the numbers of the description, and the place
-    of that. Return False, with nothing remembered, if another value might change and still be the same object, as a tensor
-    or a list does.
+    `varying` says for each group which of its values only decide one of the numbers of its row: with the slot of the first, and what
+    they have to stay below. Return False, with nothing remembered, if another value might change and still be the same
+    object, as a tensor or a list does.
     """
 
 def repeat(
@@ -114,7 +102,6 @@ def repeat(
     memory: Memory,
     groups: list[dict[str, Any]],
     state: dict[torch.Tensor, Any],
-    draw: int,
     clip: Clip | None,
 ) -> bool:
     """Do one step for all groups, with the numbers that they have now, if all else is as it was remembered.

@@ -150,9 +150,7 @@ def _cuda() -> str:
 
 
 def _reading() -> str:
-    if READER.uses_native:
-        return "libtorch's own functions"
-    return "DLPack exchange table" if READER.uses_dlpack else "attributes"
+    return READER.way
 
 
 def _openmp() -> str:

@@ -8,8 +8,6 @@ import torch
 
 from onepass import _core
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int16, torch.uint8)
-
 
 def is_plain(kind: type) -> bool:
     """Return whether a tensor subclass keeps its numbers in ordinary memory of its own.
@@ -29,20 +27,10 @@ def is_plain(kind: type) -> bool:
     )
 
 
-def make_reader(
-    *, use_dlpack: bool = True, use_native: bool = True, module: Any = _core
-) -> _core.Reader:
-    """Return a reader of tensors, for the functions of `module`.
-
-    It reads natively, through functions of the loaded libtorch, where these are as expected; otherwise through
-    torch's DLPack exchange table, or through attributes where there is none.
-    """
+def make_reader(*, way: str = "native", module: Any = _core) -> _core.Reader:
+    """Return a reader of tensors, for the functions of `module`."""
     reader: _core.Reader = module.Reader(
-        tensor_types=(torch.Tensor, torch.nn.Parameter),
-        is_plain=is_plain,
-        dtypes=_DTYPES,
-        use_dlpack=use_dlpack,
-        use_native=use_native,
+        tensor_types=(torch.Tensor, torch.nn.Parameter), is_plain=is_plain, way=way
     )
     return reader
 

@@ -24,7 +24,7 @@ def sort_out(
     state: States,
     rows: list[GroupRow],
     unsupported: set[int],
-    look: Callable[[], _core.Trouble | None],
+    look: Callable[[], _core.StepFailure | None],
 ) -> list[tuple[int, int]]:
     """Find out which groups are not for the kernels, and return the parameters whose state has to be completed.
 
@@ -45,24 +45,24 @@ def sort_out(
         failure = look()
         if failure is None:
             return []
-        zero = {g for g, i in failure.invalid if check.has_zero_gradient(groups[g]["params"][i])}
-        if not zero and not failure.uncovered:
+        zero = {g for g, i in failure.mismatch if check.has_zero_gradient(groups[g]["params"][i])}
+        if not zero and not failure.unsupported:
             break
-        unsupported.update(failure.uncovered, zero)
-    for g, i in failure.invalid:
+        unsupported.update(failure.unsupported, zero)
+    for g, i in failure.mismatch:
         check.refuse(groups, g, i)
-    for g, i in failure.repair:
+    for g, i in failure.missing_state:
         check.diagnose(spec, groups, state, g, i)
-    return list(failure.repair)
+    return list(failure.missing_state)
 
 
 @dataclass
 class Failure:
-    """As `_core.Trouble`: why a step on several devices was not done."""
+    """As `_core.StepFailure`: why a step on several devices was not done."""
 
-    uncovered: list[int] = field(default_factory=list)
-    repair: list[tuple[int, int]] = field(default_factory=list)
-    invalid: list[tuple[int, int]] = field(default_factory=list)
+    unsupported: list[int] = field(default_factory=list)
+    missing_state: list[tuple[int, int]] = field(default_factory=list)
+    mismatch: list[tuple[int, int]] = field(default_factory=list)
 
     @staticmethod
     def of(parts: Iterable[Any]) -> Failure | None:
@@ -71,15 +71,15 @@ class Failure:
         if not failed:
             return None
         return Failure(
-            [g for part in failed for g in part.uncovered],
-            [pair for part in failed for pair in part.repair],
-            [pair for part in failed for pair in part.invalid],
+            [g for part in failed for g in part.unsupported],
+            [pair for part in failed for pair in part.missing_state],
+            [pair for part in failed for pair in part.mismatch],
         )
 
 
 def refuse(groups: list[Group], failure: Any) -> None:
     """Raise for a step that cannot be done although its states have been completed."""
-    g, i = [*failure.repair, *failure.invalid, *((g, 0) for g in failure.uncovered)][0]
+    g, i = [*failure.missing_state, *failure.mismatch, *((g, 0) for g in failure.unsupported)][0]
     message = f"onepass could not make the state of {name_of(groups, g, i)}; nothing was updated"
     raise RuntimeError(message)
 

@@ -83,7 +83,7 @@ class Stepper:
         applied = self.steps_applied if hasattr(self, "memory") else 0
         self.memory = _core.Memory()
         self.steps_applied = applied
-        self.remembers = self._writes = self._has_betas = False
+        self.remembers = self._writes = False
         self._clips: tuple[float, bool] | None = None  # what the remembered groups ask for
         self._checked: list[Group | None] = []  # the groups as they were found right
 
@@ -105,9 +105,7 @@ class Stepper:
         clip = None
         if self._clips is not None:
             clip = self._clip = _core.Clip(*self._clips, 1.0)
-        if self._has_betas and not _betas_are_right(groups):
-            return False
-        if not _core.repeat(READER, memory, groups, state, applied, clip):
+        if not _core.repeat(READER, memory, groups, state, clip):
             self._clip = None
             return False
         if clip is None and not self._writes:
@@ -332,19 +330,18 @@ class Stepper:
         """Have the kernels step the rows, or say why they cannot."""
         seed = snapshots[0].get("seed", 0) if snapshots else 0
         memory, state = self.memory, call.state
-        applied = memory.steps_applied
         if not extension.seen:
             return _core.step(
-                READER, memory, rows, state, dry, clip, first_steps, first_emas, seed, applied
+                READER, memory, rows, state, dry, clip, first_steps, first_emas, seed, True
             )
-        devices = _devices_of(rows)
+        applied, devices = memory.steps_applied, _devices_of(rows)
         if len(devices) > 1 and clip is not None:
             launch.refuse_several(devices)
 
         def run_on(device: int, rows: list[GroupRow], dry: bool) -> Any:
             if device == CPU:
                 return _core.step(
-                    READER, memory, rows, state, dry, clip, first_steps, first_emas, seed, applied
+                    READER, memory, rows, state, dry, clip, first_steps, first_emas, seed, False
                 )
             return launch.step(
                 launch.memory_on(self.memories, device),
@@ -372,7 +369,7 @@ class Stepper:
             failure = slow_path.Failure.of(run_on(d, part, True) for d, part in parts.items())
             if failure is None and not dry:
                 failure = slow_path.Failure.of(run_on(d, part, False) for d, part in parts.items())
-        if failure is None and not dry:
+        if failure is None and not dry and not (clip is not None and clip.skipped):
             memory.steps_applied = applied + 1
         return failure
 
@@ -399,14 +396,9 @@ class Stepper:
             return False
         varying = [self.spec.varying(call.rule(group), group) for group in snapshots]
         self._clips = None if clip is None else (clip.max_norm, clip.skip_nonfinite)
-        self._writes = self._has_betas = False
-        for group in snapshots:
-            self._writes = self._writes or schedules.KEY in group or options.needs_count(group)
-            # Until the core takes the upper bounds, too, `repeat` looks at those numbers that have one.
-            self._has_betas = self._has_betas or "betas" in group
-        slots = [{name: slot for name, (slot, _) in group.items()} for group in varying]
+        self._writes = any(schedules.KEY in s or options.needs_count(s) for s in snapshots)
         seed = snapshots[0].get("seed", 0)
-        return _core.remember(READER, self.memory, snapshots, rows, slots, seed)
+        return _core.remember(READER, self.memory, snapshots, rows, varying, seed)
 
     def _write_groups(self, groups: list[Group]) -> None:
         """Write into the groups the numbers of the next step, and the number of steps where one depends on it."""
@@ -437,15 +429,6 @@ def _clip_of(groups: list[Group], unscale: float) -> _core.Clip | None:
 def _devices_of(rows: list[GroupRow]) -> list[int]:
     """Return the devices of all rows that have parameters."""
     return sorted({row.device for row in rows if row.params}) or [CPU]
-
-
-def _betas_are_right(groups: list[Group]) -> bool:
-    return all(
-        type(beta) is not float or beta < 1.0
-        for group in groups
-        if type(group.get("betas")) is tuple
-        for beta in group["betas"]
-    )
 
 
 def _is_constant(value: Any) -> bool:
