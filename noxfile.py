@@ -34,6 +34,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Live random lives of optimizers, 10000 or `-- --lives 100000`, `-- --minutes 60`; `-- --seed 17` tells one."""
+    session.install(*PINS, ".[test]")
+    session.run("python", "-m", "tests.step.lives", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure this machine; arguments after `--` go to `onepass bench`."""
     session.install(*PINS, ".[bench]")
