@@ -115,36 +115,73 @@ def test_two_optimizers_in_two_threads(case: Case) -> None:
 MANY_THREADS = """
 import sys, threading
 import torch, onepass
-import onepass.optim.base as base
-from onepass.optim.reading import make_reader
+from onepass.cli import info
 
 sys.setswitchinterval(1e-6)
 torch.set_num_threads(1)
-base.READER = make_reader(use_dlpack={dlpack})
 failures = []
 def train(i):
     try:
         params = [torch.nn.Parameter(torch.zeros(*[1 + i] * (1 + (k + i) % 6), 1)) for k in range(60)]
-        optimizer = onepass.SGD(params, lr=1.0)
+        optimizer = onepass.SGD(params, lr=1.0, momentum=0.5)
         for p in params:
             p.grad = torch.ones_like(p)
-        for _ in range(500):
+        for step in range(500):
             optimizer.step()
-        assert all(bool((p == -500).all()) for p in params), "wrong result"
+            if step % 50 == i:  # its place is found anew
+                optimizer.state[params[i]] = dict(optimizer.state[params[i]])
+        buffer = weight = 0.0
+        for step in range(500):
+            buffer = 0.5 * buffer + 1.0
+            weight -= buffer
+        assert all(bool((p == weight).all()) for p in params), "wrong result"
     except Exception as error:
         failures.append(repr(error))
 threads = [threading.Thread(target=train, args=(i,)) for i in range(6)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-print(failures)
+print(failures, info()["tensors read through"])
 """
 
 
-@pytest.mark.parametrize("dlpack", [True, False])
-def test_many_switches_between_threads(dlpack: bool) -> None:
-    """Reading tensors must survive that another thread steps in between."""
-    done = run_python(MANY_THREADS.format(dlpack=dlpack))
-    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr[-2000:]
+@pytest.mark.parametrize(("way", "name"), [("native", "libtorch"), ("dlpack", "DLPack")])
+def test_many_switches_between_threads(way: str, name: str) -> None:
+    """Reading tensors must survive that another thread steps in between, in each way of reading."""
+    done = run_python(MANY_THREADS, ONEPASS_READER=way)
+    assert done.returncode == 0, done.stderr[-2000:]
+    failures, used = done.stdout.strip().split(maxsplit=1)
+    assert failures == "[]"
+    assert name in used
+
+
+def test_the_fast_way_serves_optimizers_with_state() -> None:
+    """The reading of momenta, steps and averages is what can fall back unseen."""
+    done = run_python(FAST)
+    assert (done.returncode, done.stdout.strip()) == (0, "fast"), done.stdout + done.stderr[-2000:]
+
+
+FAST = """
+import time
+import torch, onepass
+torch.set_num_threads(1)
+def fastest(kind, **options):
+    params = [torch.nn.Parameter(torch.ones(64)) for _ in range(1000)]
+    optimizer = kind(params, lr=1e-3, **options)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    times = []
+    for _ in range(30):
+        begin = time.perf_counter()
+        optimizer.step()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+# beside torch's fused kernels 12 times where nothing is slow: half of that tells the fast way from others that there were
+slow = [f"{kind} {ours:.6f} {theirs:.6f}" for kind, options in (
+    ("SGD", {"momentum": 0.9}), ("Adagrad", {}), ("Adam", {}), ("AdamW", {}))
+    if (ours := fastest(getattr(onepass, kind), **options)) * 5 > (
+        theirs := fastest(getattr(torch.optim, kind), fused=True, **options))]
+print(slow or "fast")
+"""
 
 
 @cases.classes
