@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import nox
@@ -31,6 +32,85 @@ def tests(session: nox.Session) -> None:
     """All tests; arguments after `--` go to pytest."""
     session.install(*PINS, ".[test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Live random lives of optimizers, 10000 or `-- --lives 100000`, `-- --minutes 60`; `-- --seed 17` tells one."""
+    session.install(*PINS, ".[test]")
+    session.run("python", "-m", "tests.step.lives", *session.posargs)
+
+
+SANITIZED = {
+    # Everything that reads tensors or holds Python objects. ASan sees a use of freed memory at once, as every object is
+    # allocated by itself (PYTHONMALLOC); storages' bounds it sees where torch took them from malloc.
+    "address": ("tests/step", "tests/test_reader.py", "tests/test_threads.py", "tests/test_layouts.py",
+                "tests/test_sizes.py", "tests/test_repeated_steps.py", "tests/test_lifecycle.py"),
+    # Threads of Python, one OpenMP thread each: libgomp's barriers are futexes, which TSan does not know, so that
+    # it takes all that passes between the threads of one step for races. It sees what our code does without the
+    # GIL beside our code that holds it; torch and Python themselves are not instrumented.
+    "thread": ("tests/step/test_race.py", "tests/test_threads.py", "-k",
+               "another_thread or meanwhile or lr_of or two_optimizers or many_switches"),
+}  # fmt: skip
+FLAGS = {"address": "-fsanitize=address,undefined", "thread": "-fsanitize=thread"}
+RUNTIMES = {"address": ("libasan.so", "libubsan.so", "libstdc++.so.6"), "thread": ("libtsan.so",)}
+
+
+def _library(name: str) -> str:
+    """Return where gcc has one of its libraries."""
+    asked = ["g++", f"-print-file-name={name}"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    return str(Path(found).resolve())
+
+
+@nox.session
+@nox.parametrize("kind", ["address", "thread"])
+def sanitize(session: nox.Session, kind: str) -> None:
+    """Tests with the extension built for sanitizers (gcc); arguments after `--` go to pytest instead of its choice."""
+    session.install(*PINS, ".[test]")
+    session.install(
+        "--force-reinstall",
+        "--no-deps",
+        ".",
+        f"-Cbuild-dir=build/{kind}",
+        "-Ccmake.build-type=RelWithDebInfo",
+        "-Ccmake.define.ONEPASS_CUDA=OFF",
+        f"-Ccmake.define.CMAKE_CXX_FLAGS={FLAGS[kind]} -fno-omit-frame-pointer",
+        env={"CXX": "g++"},
+    )
+    environment = {
+        "LD_PRELOAD": " ".join(map(_library, RUNTIMES[kind])),
+        "PYTHONMALLOC": "malloc",
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=0",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        "TSAN_OPTIONS": "suppressions=tests/step/thread_sanitizer.supp:halt_on_error=1:exitcode=66"
+        ":ignore_noninstrumented_modules=1:report_signal_unsafe=0",
+    }
+    if kind == "thread":
+        environment |= {"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1"}
+    fixed = ("setarch", "--addr-no-randomize")  # its shadow memory and random addresses may collide
+    chosen = session.posargs or SANITIZED[kind]
+    session.run(*fixed, "python", "-m", "pytest", "-q", *chosen, env=environment, external=True)
+
+
+@nox.session
+def memcheck(session: nox.Session) -> None:
+    """Some lives under Valgrind, for reads of memory that was never written: sanitizers of gcc do not see these."""
+    session.install(*PINS, ".[test]")
+    session.run(
+        "valgrind",
+        "--error-exitcode=9",
+        "--exit-on-first-error=yes",
+        "--suppressions=tests/step/memcheck.supp",
+        "--trace-children=yes",
+        "python",
+        "-m",
+        "tests.step.lives",
+        "--jobs=1",
+        *(session.posargs or ("--lives=100",)),
+        env={"PYTHONMALLOC": "malloc", "ONEPASS_CPU": "x86-64", "OMP_NUM_THREADS": "1"},
+        external=True,
+    )
 
 
 @nox.session

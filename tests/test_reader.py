@@ -1,11 +1,9 @@
-"""Tensors are read natively, through torch's DLPack exchange table or through attributes: with the same results."""
+"""Tensors are read natively, through torch's functions alone or through its DLPack table: with the same results."""
 
 from __future__ import annotations
 
 import ctypes
-import resource
-import sys
-from pathlib import Path
+import os
 
 import pytest
 import torch
@@ -13,33 +11,77 @@ from torch import nn
 
 import onepass.step.stepper
 import onepass.transfer
-from onepass.reader import READER, make_reader
+from onepass.reader import READER, WAYS, is_tested, make_reader, reason_for_way, wanted_way
 from onepass.state.names import ANCHOR, MASTER
 from tests import cases, tolerances
 from tests.cases import Case
 from tests.helpers import expected_step, gradients, parameters, run_python, twin
 
-WAYS = {
-    "dlpack": {"use_native": False},
-    "attributes": {"use_native": False, "use_dlpack": False},
-}
+OTHERS = [way for way in WAYS if way != "native"]
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=OTHERS)
 def _other_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = make_reader(**WAYS[request.param])
-    assert not reader.uses_native
-    assert reader.uses_dlpack == (
-        request.param == "dlpack" and hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
-    )
+    reader = make_reader(way=request.param)
+    if request.param == "dlpack" and reader.way == "none":
+        pytest.skip("this torch has no DLPack exchange table")
+    assert reader.way == request.param
     monkeypatch.setattr(onepass.step.stepper, "READER", reader)
 
 
 def test_the_best_way_is_used() -> None:
-    assert READER.uses_dlpack == hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
-    if sys.platform == "linux" and torch.__version__.startswith("2.13."):
-        assert READER.uses_native
-        assert READER.knows_places
+    assert READER.way == os.environ.get("ONEPASS_READER", "native")
+    assert is_tested(torch.__version__)
+
+
+def test_a_version_that_was_not_tested_is_read_in_the_public_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ONEPASS_READER", raising=False)
+    assert wanted_way("2.13.0+cpu") == "native"
+    for unknown in ("2.8.0", "2.99.0", "3.0.1+cu140", "2.1.2"):
+        assert wanted_way(unknown) == "dlpack"
+        assert f"torch {unknown} is not among" in str(
+            reason_for_way(make_reader(way="dlpack"), unknown)
+        )
+
+
+def test_the_way_can_be_forced() -> None:
+    code = "from onepass.reader import READER; print(READER.way)"
+    for way in WAYS:
+        found = run_python(code, ONEPASS_READER=way).stdout.strip()
+        assert found in (way, "none")
+    assert "ONEPASS_READER=quick" in run_python(code, ONEPASS_READER="quick").stderr
+
+
+@pytest.mark.parametrize("way", ["native", "functions"])
+def test_a_step_runs_no_python_for_each_parameter(way: str) -> None:
+    """Neither for gradients nor for states: the profiler sees as many events for 1000 parameters as for 10."""
+    done = run_python(EVENTS, ONEPASS_READER=way)
+    assert (done.returncode, done.stdout.strip()) == (0, "right"), done.stdout + done.stderr
+
+
+EVENTS = """
+import sys
+import torch, onepass
+def events(kind, count, **options):
+    params = [torch.nn.Parameter(torch.ones(3)) for _ in range(count)]
+    optimizer = kind(params, lr=0.1, **options)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    for _ in range(3):
+        optimizer.step()
+    seen = []
+    sys.setprofile(lambda frame, event, argument: seen.append(event))
+    optimizer.step()
+    sys.setprofile(None)
+    return len(seen)
+for kind, options in ((onepass.SGD, {}), (onepass.SGD, {"momentum": 0.9}), (onepass.Adagrad, {}),
+                      (onepass.RMSprop, {"centered": True}), (onepass.AdamW, {}), (onepass.Adam, {"ema_decay": 0.9})):
+    few, many = events(kind, 10, **options), events(kind, 1000, **options)
+    assert few == many < 40, (kind, options, few, many)
+print("right")
+"""
 
 
 @cases.all_dtypes
@@ -64,11 +106,13 @@ def test_all_ways_in_turn(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = parameters([(67,), (3, 4)])
     plain = twin(ours)
     optimizer, reference = case.ours(ours), case.ours(plain)
-    readers = [READER, *(make_reader(**way) for way in WAYS.values())]
+    readers = [make_reader(way=way) for way in WAYS]
     for step in range(6):
         gradients(ours, plain)
         with monkeypatch.context() as context:
-            context.setattr(onepass.step.stepper, "READER", readers[step % 3])
+            reader = readers[step % 3]
+            if reader.way != "none":
+                context.setattr(onepass.step.stepper, "READER", reader)
             optimizer.step()
         reference.step()
     for p, q in zip(ours, plain, strict=True):
@@ -256,24 +300,3 @@ def test_a_converted_parameter_takes_no_other_state_for_its_master(case: Case) -
     for p, anchor in zip(params, anchors, strict=True):
         tolerances.exact(optimizer.state[p][ANCHOR], anchor)
         assert torch.equal(optimizer.state[p][MASTER].half(), p.detach())
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_reading_attributes_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = make_reader(use_native=False, use_dlpack=False)
-    monkeypatch.setattr(onepass.step.stepper, "READER", reader)
-    params = parameters([(2,) * 8] * 50)
-    optimizer = onepass.SGD(params, lr=0.1, momentum=0.9)
-    gradients(params)
-    for _ in range(20):
-        optimizer.step()
-    before = resident()
-    for _ in range(300):
-        optimizer.step()
-    assert resident() - before < 2**20  # shapes and strides of what was read would take 6 MiB
-
-
-def resident() -> int:
-    """Return the bytes of memory that this process has."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()

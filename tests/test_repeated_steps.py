@@ -142,7 +142,7 @@ CHANGES = {
     "no momentum": _momentum(0.0),
     "betas": _in_group("betas", (0.5, 0.75)),
     "maximize": _in_group("maximize", True),
-    "differentiable": _in_group("differentiable", False),
+    "differentiable": _in_group("differentiable", True),
     "a key of the user's": _in_group("note", ["anything"]),
     "parameter": _append,
     "group": _add_group,

@@ -14,7 +14,7 @@ import torch
 
 from onepass import __version__, _core
 from onepass.device import extension
-from onepass.reader import READER
+from onepass.reader import READER, reason_for_way
 
 CHAPTERS = ("optimizers", "schedule", "l1-l2", "augmentation", "transfer")
 """Of the demo, which is imported only when it runs."""
@@ -150,7 +150,14 @@ def _cuda() -> str:
 
 
 def _reading() -> str:
-    return READER.way
+    ways = {
+        "native": "libtorch's functions and objects",
+        "functions": "libtorch's functions",
+        "dlpack": "torch's DLPack table",
+        "none": "nothing: every step is torch's own",
+    }
+    reason = reason_for_way()
+    return ways[READER.way] + (f", not in the fastest way: {reason}" if reason else "")
 
 
 def _openmp() -> str:

@@ -31,7 +31,6 @@ ALONE: dict[str, dict[str, Any]] = {
     "bfloat16": {"state_dtype": torch.bfloat16},
     "8bit": {"state_dtype": "8bit"},
 }
-alone = pytest.mark.parametrize("name", list(ALONE))
 
 
 def assert_as_expected(optimizer: Any, expected: dict[torch.Tensor, Expected]) -> None:
@@ -128,16 +127,17 @@ def run(
     return optimizer
 
 
-@alone
-@cases.all_cases
-def test_one_option(case: Case, name: str) -> None:
-    run(case, torch.float32, [{}], **ALONE[name])
-
-
-@cases.all_dtypes
-@alone
-@cases.classes
-def test_one_option_in_every_dtype(case: Case, name: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("case", "name", "dtype"),
+    [
+        pytest.param(case, name, dtype, id=f"{case}-{name}-{str(dtype).removeprefix('torch.')}")
+        for i, case in enumerate(cases.CASES)
+        for k, name in enumerate(ALONE)
+        for dtype in [cases.DTYPES[(i + k) % len(cases.DTYPES)]]
+    ],
+)
+def test_one_option(case: Case, name: str, dtype: torch.dtype) -> None:
+    """Each option with each configuration in one dtype in turn: with each dtype several times."""
     run(case, dtype, [{}], **ALONE[name])
 
 

@@ -61,7 +61,7 @@ def knows(case: Case, options: Options) -> bool:
 
 @pytest.mark.parametrize("where", ["defaults", "group"])
 @pytest.mark.parametrize(("name", "options"), ONE_BY_ONE, ids=[n for n, _ in ONE_BY_ONE])
-@cases.all_cases
+@cases.rules
 def test_as_the_same_numbers_by_hand(case: Case, name: str, options: Options, where: str) -> None:
     if not knows(case, options):
         pytest.skip(f"no {name}")

@@ -1,1 +1,1 @@
-"""The steps themselves: what is checked before one, and what is left after one that went wrong."""
+"""The step: nothing that it remembers, and nothing that happens beside it, changes its result."""

@@ -17,7 +17,7 @@ from onepass.device import extension, launch
 from onepass.device.extension import CPU
 from onepass.hyper import options, schedules
 from onepass.hyper.spec import Group, Spec
-from onepass.reader import READER
+from onepass.reader import READER, warn_if_slow
 from onepass.state.names import States
 from onepass.step import slow_path
 from onepass.step.report import APPLIED, Last, Report, nonfinite_names
@@ -117,6 +117,7 @@ class Stepper:
 
     def full(self, call: Call) -> None:
         """Do the step with the groups as they are: checked, packed, stepped, remembered."""
+        warn_if_slow()
         groups = call.groups
         if self.memory.steps_applied != self._finished or self._clip is not None:
             self.finish(groups)
