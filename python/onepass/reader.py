@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from onepass import _core
 
@@ -64,11 +65,13 @@ def make_reader(*, way: str | None = None, module: Any = _core) -> _core.Reader:
             taken; the reader's `way` is "none" where none does.
         module: The extension.
     """
-    reader: _core.Reader = module.Reader(
-        tensor_types=(torch.Tensor, torch.nn.Parameter),
-        is_plain=is_plain,
-        way=way or wanted_way(),
-    )
+    # The import may stand in a mode in which tensors are not what they seem; the search for their places must not.
+    with torch.inference_mode(False), _disable_current_modes(), torch._C.DisableTorchFunction():
+        reader: _core.Reader = module.Reader(
+            tensor_types=(torch.Tensor, torch.nn.Parameter),
+            is_plain=is_plain,
+            way=way or wanted_way(),
+        )
     return reader
 
 
