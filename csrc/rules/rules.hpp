@@ -68,8 +68,8 @@ struct Sgd {
   ONEPASS_ELEMENT void operator()(C& p, C g) const { p = p - lr * g; }
 };
 
-// SGD with momentum (Polyak, 1964; Nesterov's form as in Sutskever et al., 2013). The buffer of a tensor's first step is
-// the gradient itself.
+// SGD with momentum (Polyak, 1964; Nesterov's form as in Sutskever et al., 2013). The buffer of a tensor's first step
+// is the gradient itself.
 template <class C>
 struct Momentum {
   static constexpr const char* name = "momentum";
