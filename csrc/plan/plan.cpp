@@ -53,12 +53,13 @@ uint32_t Plan::scalars_for(const StepNumber& t, bool new_average) {
 }
 
 void Plan::add(const Operands& operands, const StepNumber& t, bool new_average) {
-  Segment segment{};
-  segment.count = operands.view[param].count();
-  if (segment.count == 0) {
+  const int64_t count = operands.view[param].count();
+  if (count == 0) {
     if (t.count != nullptr) scalars_for(t, new_average);  // its steps are counted all the same
     return;
   }
+  Segment& segment = segments_.emplace_back();
+  segment.count = count;
   for (int k = 0; k < max_operands; ++k) {
     if (!operands.has[k]) continue;
     segment.data[k] = operands.view[k].data;
@@ -73,8 +74,7 @@ void Plan::add(const Operands& operands, const StepNumber& t, bool new_average) 
   const int leader = operands.quantised ? first_state : param;
   segment.strided = share_dense_layout(operands, segment.count) ? nullptr : strided_.add(operands, leader);
   segment.start = elements_;
-  elements_ += segment.count;
-  segments_.push_back(segment);
+  elements_ += count;
 }
 
 std::vector<Segment>::const_iterator Plan::segment_at(int64_t place) const {
