@@ -23,7 +23,7 @@ bool is_on_device(const Reader& reader, PyObject* number, OnDevice& out) {
   if (!reader.read(number, view) || view.count() != 1 || view.data == nullptr) return false;
   if (view.dtype != Dtype::f32 && view.dtype != Dtype::f64) return false;
   out.at = view.data;
-  out.kind = view.dtype == Dtype::f64 ? OnDevice::twofold : OnDevice::single;
+  out.kind = view.dtype == Dtype::f64 ? OnDevice::f64 : OnDevice::f32;
   return true;
 }
 

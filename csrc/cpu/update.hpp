@@ -1,4 +1,4 @@
-// One stretch of a segment. Dense tensors whose types a sweep knows go straight through it; everything else goes
+// One block of a segment. Dense tensors whose types a sweep knows go straight through it; everything else goes
 // through one tile by tile.
 #pragma once
 
@@ -11,16 +11,16 @@ namespace {  // internal linkage: see numeric.hpp
 
 // A tile of a segment, in the compute type C.
 template <class C>
-class Staged {
+class TiledUpdate {
  public:
-  Staged(const Segment& segment, const Scalars& scalars)
+  TiledUpdate(const Segment& segment, const Scalars& scalars)
       : segment_(segment),
         given_(scalars),
         swept_(scalars),
         asks_ahead_(segment.quantised && segment.strided == nullptr && segment.count > largest_cached),
         codes_{{segment, scalars, 0}, {segment, scalars, 1}, {segment, scalars, 2}} {
     constexpr bool single = sizeof(C) == sizeof(float);
-    sweep_ = sweep_of(segment, extent_of(segment, scalars), single ? 0 : 1);
+    sweep_ = sweep_of(segment, variant_of(segment, scalars), single ? 0 : 1);
     if (segment.has(anchor)) {
       swept_.scale = 1;
       swept_.clamp = infinity;
@@ -142,7 +142,7 @@ class Staged {
 };
 
 template <class C>
-void staged(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
+void update_tiled(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
   if (segment.quantised) {
     const auto to_block = [&](int64_t at) {
       const int64_t up = (at + quantised_block - 1) / quantised_block * quantised_block;
@@ -151,8 +151,8 @@ void staged(const Segment& segment, const Scalars& scalars, int64_t begin, int64
     begin = to_block(begin);
     end = to_block(end);
   }
-  Staged<C> stage(segment, scalars);
-  for (int64_t at = begin; at < end; at += tile) stage.update(at, end - at < tile ? end - at : tile);
+  TiledUpdate<C> tiled(segment, scalars);
+  for (int64_t at = begin; at < end; at += tile) tiled.update(at, end - at < tile ? end - at : tile);
 }
 
 inline void update(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
@@ -163,9 +163,9 @@ inline void update(const Segment& segment, const Scalars& scalars, int64_t begin
     }
     direct(data, end - begin, scalars);
   } else if (segment.dtype[param] == Dtype::f64) {
-    staged<double>(segment, scalars, begin, end);
+    update_tiled<double>(segment, scalars, begin, end);
   } else {
-    staged<float>(segment, scalars, begin, end);
+    update_tiled<float>(segment, scalars, begin, end);
   }
 }
 

@@ -6,8 +6,8 @@
 #include <functional>
 
 #include "cuda/device.hpp"
+#include "cuda/finalize.hpp"
 #include "cuda/general.hpp"
-#include "cuda/settle.hpp"
 #include "cuda/typed.hpp"
 
 namespace onepass::device {
@@ -144,7 +144,7 @@ void measure(const Stream&, const Measurement& work) {
   });
 }
 
-void settle(const Stream&, const FinalizeScalars& work) {
+void finalize_scalars(const Stream&, const FinalizeScalars& work) {
   enqueue([=] {
     const LaneSum sum = folded([&](int lane) { return sum_of_blocks(work, lane); });
     decide(work, sum.sum, sum.finite);

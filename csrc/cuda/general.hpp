@@ -39,8 +39,8 @@ class Lane : LaneMemory<C> {
       each([&](int j) { value_[param][j] = threshold(value_[param][j]); });
     }
     if (segment_.has(ema)) {
-      const Average<C> average(scalars_);
-      each([&](int j) { value_[ema][j] = average(value_[param][j], value_[ema][j]); });
+      const Ema<C> update_ema(scalars_);
+      each([&](int j) { value_[ema][j] = update_ema(value_[param][j], value_[ema][j]); });
     }
   }
 

@@ -1,9 +1,9 @@
 // The kernels: what emulated.cpp does in loops, in blocks of threads.
 #pragma once
 
+#include "cuda/finalize.hpp"
 #include "cuda/general.hpp"
 #include "cuda/kernels.hpp"
-#include "cuda/settle.hpp"
 #include "cuda/typed.hpp"
 
 namespace onepass {

@@ -120,11 +120,11 @@ struct FullUpdate {
   }
 };
 
-// Average of the weights.
+// Exponential moving average of the weights.
 template <class C>
-struct Average {
+struct Ema {
   C weight;
-  ONEPASS_DEVICE explicit Average(const Scalars& scalars) : weight(static_cast<C>(scalars.ema_weight)) {}
+  ONEPASS_DEVICE explicit Ema(const Scalars& scalars) : weight(static_cast<C>(scalars.ema_weight)) {}
   ONEPASS_ELEMENT C operator()(C p, C mean) const { return mean + weight * (p - mean); }
 };
 

@@ -68,8 +68,8 @@ struct Sgd {
   ONEPASS_ELEMENT void operator()(C& p, C g) const { p = p - lr * g; }
 };
 
-// SGD with momentum (Polyak, 1964; Nesterov's form as in Sutskever et al., 2013). The buffer of a tensor's first step is
-// the gradient itself.
+// SGD with momentum (Polyak, 1964; Nesterov's form as in Sutskever et al., 2013). The buffer of a tensor's first step
+// is the gradient itself.
 template <class C>
 struct Momentum {
   static constexpr const char* name = "momentum";
@@ -207,18 +207,18 @@ struct AdamBase {
         inverse_bias(static_cast<C>(s[5])),
         eps(static_cast<C>(s[6])) {}
 
-  ONEPASS_ELEMENT void average(C g, C& m, C& v) const {
+  ONEPASS_ELEMENT void update_moments(C g, C& m, C& v) const {
     m = beta1 * m + rest1 * g;
     v = beta2 * v + rest2 * g * g;
   }
   ONEPASS_ELEMENT void move(C& p, C m, C v) const { p = p - step_size * m / (square_root(v) * inverse_bias + eps); }
 
   ONEPASS_ELEMENT void operator()(C& p, C g, C& m, C& v) const {
-    average(g, m, v);
+    update_moments(g, m, v);
     move(p, m, v);
   }
   ONEPASS_ELEMENT void operator()(C& p, C g, C& m, C& v, C& largest) const {
-    average(g, m, v);
+    update_moments(g, m, v);
     largest = maximum(largest, v);
     move(p, m, largest);
   }

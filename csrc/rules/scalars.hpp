@@ -9,7 +9,7 @@ namespace onepass {
 
 // A number of a group that a device finds out in each step: it stands in its memory, or a program gives it.
 struct OnDevice {
-  enum Kind : int32_t { single, twofold, program };  // a float, a double, instructions
+  enum Kind : int32_t { f32, f64, program };  // a float, a double, instructions
   const void* at;
   Kind kind;
   int32_t place;  // of the number
