@@ -19,10 +19,6 @@ enum class Found { nothing, ready, unsupported, missing_state, mismatch };
 
 bool has_memory(const TensorView& view) { return view.data != nullptr || view.count() == 0; }
 
-bool contains(const py::set* pairs, size_t group, size_t i) {
-  return pairs != nullptr && !pairs->empty() && pairs->contains(py::make_tuple(group, i));
-}
-
 // The values of a state dict for the group's slots, null where it has none.
 void find_slots(PyObject* own, const Slots& slots, SlotArray& found) {
   std::fill_n(found.begin(), slots.count, nullptr);
@@ -152,7 +148,7 @@ class Collector {
         if (i < size) find_state(cursor, i, lag != 0);
         if (i - lag < size && !ask_for_tensors(i - lag, lag != 0)) return false;
         if (i - 2 * lag < size && !find_tensors(cursor, i - 2 * lag, lag != 0)) return false;
-        if (lag != 0 && i - 3 * lag < size) ask_for_states(i - 3 * lag);
+        if (i - 3 * lag < size && !ask_for_states(i - 3 * lag, lag != 0)) return false;
         if (lag != 0 && i - 4 * lag < size) ask_for_storages(i - 4 * lag);
         if (i - 5 * lag < size) read(i - 5 * lag);
       }
@@ -260,35 +256,28 @@ class Collector {
     if (one.own == nullptr || !PyDict_Check(one.own)) return true;
     one.has_slots = true;
     find_slots(one.own, slots, one.slot);
-    for (int k = 0; k < slots.count; ++k) {
-      PyObject* const value = one.slot[static_cast<size_t>(k)];
-      if (value == nullptr) continue;
-      if (prefetches) {
-        prefetch(value);
-      } else if (!reader_.is_exact(value)) {
-        return false;
-      }
-    }
+    for (int k = 0; prefetches && k < slots.count; ++k) prefetch(one.slot[static_cast<size_t>(k)]);
     return true;
   }
 
-  void ask_for_states(size_t i) {
+  bool ask_for_states(size_t i, bool prefetches) {
     const Passing& one = passing(i);
-    native_->prefetch_storage(native_->of(one.parameter));
-    each_state(one, [&](Native::Tensor tensor) { native_->prefetch(tensor); });
+    if (prefetches) native_->prefetch_storage(native_->of(one.parameter));
+    for (int k = 0; one.has_slots && k < group().slots.count; ++k) {
+      PyObject* const value = one.slot[static_cast<size_t>(k)];
+      if (value == nullptr) continue;
+      if (!reader_.is_exact(value)) return false;
+      if (prefetches) native_->prefetch(native_->of(value));
+    }
+    return true;
   }
 
   void ask_for_storages(size_t i) {
     const Passing& one = passing(i);
     if (one.gradient != nullptr) native_->prefetch_storage(one.gradient);
-    each_state(one, [&](Native::Tensor tensor) { native_->prefetch_storage(tensor); });
-  }
-
-  template <class Visit>
-  void each_state(const Passing& one, const Visit& visit) const {
     for (int k = 0; one.has_slots && k < group().slots.count; ++k) {
       PyObject* const value = one.slot[static_cast<size_t>(k)];
-      if (value != nullptr) visit(native_->of(value));
+      if (value != nullptr) native_->prefetch_storage(native_->of(value));
     }
   }
 
@@ -400,7 +389,7 @@ class Collector {
       case Found::ready:
         break;
     }
-    StepNumber t = contains(request_.first_steps, g_, i) ? 1 : 2;
+    StepNumber t = request_.first_steps.contains({g_, i}) ? 1 : 2;
     Count count = operands_.step;
     if (group().counts_on_device) {
       t = {count.data, count.is_double};
@@ -408,7 +397,7 @@ class Collector {
     } else if (count.data != nullptr) {
       t = count.read() + 1;
     }
-    out_.plan.add(operands_.operands, t, contains(request_.first_averages, g_, i));
+    out_.plan.add(operands_.operands, t, request_.first_emas.contains({g_, i}));
     out_.changed.push_back({parameter, count, t.known});
     out_.objects.push_back(parameter);
   }

@@ -48,13 +48,13 @@ PYBIND11_MODULE(_core, m) {
   m.def(
       "step",
       [](onepass::Reader& reader, onepass::Memory& memory, const py::list& groups, const py::dict& state, bool dry,
-         const py::object& clip, const py::set& first_steps, const py::set& first_averages, uint64_t seed,
-         bool counts) {
+         const py::object& clip, const onepass::ParameterSet& first_steps, const onepass::ParameterSet& first_emas,
+         uint64_t seed, bool counts) {
         return onepass::step(reader, memory, groups, state,
-                             {dry, onepass::clip_of(clip), &first_steps, &first_averages, seed,
+                             {dry, onepass::clip_of(clip), first_steps, first_emas, seed,
                               static_cast<uint64_t>(memory.steps_applied), counts});
       },
-      "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a, "first_averages"_a, "seed"_a,
+      "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a, "first_emas"_a, "seed"_a,
       "counts"_a);
   m.def("remember", &onepass::remember, "reader"_a, "memory"_a, "groups"_a, "rows"_a, "varying"_a, "seed"_a);
   m.def(

@@ -75,13 +75,13 @@ StepOptions options_for(const Reader& reader, int device, uintptr_t stream, cons
 }
 
 std::optional<StepFailure> do_step(Reader& reader, Memory& memory, const py::list& groups, const py::dict& state,
-                                   bool dry, const py::object& clip, const py::set& first_steps,
-                                   const py::set& first_averages, uint64_t seed, int64_t applied, int device,
+                                   bool dry, const py::object& clip, const ParameterSet& first_steps,
+                                   const ParameterSet& first_emas, uint64_t seed, int64_t applied, int device,
                                    uintptr_t stream, const py::object& grad_scale, const py::object& found_inf,
                                    bool count) {
   const StepOptions options = options_for(reader, device, stream, grad_scale, found_inf, applied, count);
   return step(reader, memory, groups, state,
-              {dry, clip_of(clip), &first_steps, &first_averages, seed, static_cast<uint64_t>(applied), false,
+              {dry, clip_of(clip), first_steps, first_emas, seed, static_cast<uint64_t>(applied), false,
                place_of(device), &options});
 }
 
@@ -124,7 +124,7 @@ PYBIND11_MODULE(ONEPASS_MODULE, m) {
       .def_readonly("mismatch", &StepFailure::mismatch);
 
   m.def("step", &do_step, "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a,
-        "first_averages"_a, "seed"_a, "applied"_a, "device"_a, "stream"_a, "grad_scale"_a, "found_inf"_a, "count"_a);
+        "first_emas"_a, "seed"_a, "applied"_a, "device"_a, "stream"_a, "grad_scale"_a, "found_inf"_a, "count"_a);
   m.def("measure", &do_measure, "reader"_a, "memory"_a, "params"_a, "clip"_a, "device"_a, "stream"_a, "grad_scale"_a,
         "found_inf"_a);
   m.def("outcome", &outcome, "memory"_a, "device"_a, "stream"_a);

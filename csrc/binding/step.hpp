@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 
 #include <optional>
+#include <set>
+#include <utility>
 
 #include "binding/collect.hpp"
 #include "binding/execute.hpp"
@@ -11,16 +13,19 @@
 
 namespace onepass {
 
+// Parameters, each as (group, index in the group). Python's sets cannot be asked while a step is collected.
+using ParameterSet = std::set<std::pair<size_t, size_t>>;
+
 // What a step is about, apart from the groups.
 struct Request {
-  bool dry = false;                               // only look: write nothing in any case
-  Clip* clip = nullptr;                           // or null
-  const pybind11::set* first_steps = nullptr;     // pairs that keep no "step" and whose first step this is, or null
-  const pybind11::set* first_averages = nullptr;  // pairs whose average starts, or null
-  uint64_t seed = 0, draw = 0;                    // of stochastic rounding
-  bool counts = true;                             // the step in memory.steps_applied, once it is applied
-  int device = on_host;                           // where the tensors are
-  const StepOptions* options = nullptr;           // what the device is asked for, if there is one
+  bool dry = false;                      // only look: write nothing in any case
+  Clip* clip = nullptr;                  // or null
+  ParameterSet first_steps = {};         // those that keep no "step" and whose first step this is
+  ParameterSet first_emas = {};          // those whose average starts
+  uint64_t seed = 0, draw = 0;           // of stochastic rounding
+  bool counts = true;                    // the step in memory.steps_applied, once it is applied
+  int device = on_host;                  // where the tensors are
+  const StepOptions* options = nullptr;  // what the device is asked for, if there is one
 };
 
 // Python's None as null. pybind11 would do the same, but only after it has refused all arguments of the call once.

@@ -15,20 +15,9 @@ std::vector<int> outer_to_inner(const TensorView& view) {
   return order;
 }
 
-bool is_contiguous(const TensorView& view) {
-  int64_t expected = 1;
-  for (int d = view.dims - 1; d >= 0; --d) {
-    if (view.shape[d] == 1) continue;
-    if (view.stride[d] != expected) return false;
-    expected *= view.shape[d];
-  }
-  return true;
-}
-
 }  // namespace
 
-bool free_of_overlap(const TensorView& view) {
-  if (is_contiguous(view)) return true;
+bool strides_are_free_of_overlap(const TensorView& view) {
   const std::vector<int> order = outer_to_inner(view);
   int64_t reach = 0;  // offset of the last element of the dimensions seen so far
   for (auto d = order.rbegin(); d != order.rend(); ++d) {
@@ -38,8 +27,7 @@ bool free_of_overlap(const TensorView& view) {
   return true;
 }
 
-bool is_dense(const TensorView& view) {
-  if (is_contiguous(view)) return true;
+bool strides_are_dense(const TensorView& view) {
   const std::vector<int> order = outer_to_inner(view);
   int64_t expected = 1;
   for (auto d = order.rbegin(); d != order.rend(); ++d) {

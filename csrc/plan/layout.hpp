@@ -46,11 +46,25 @@ inline bool same_shape(const TensorView& a, const TensorView& b) {
   return same;
 }
 
+// In the order of its indices, without gaps.
+inline bool is_contiguous(const TensorView& view) {
+  int64_t expected = 1;
+  for (int d = view.dims - 1; d >= 0; --d) {
+    if (view.shape[d] == 1) continue;
+    if (view.stride[d] != expected) return false;
+    expected *= view.shape[d];
+  }
+  return true;
+}
+
+bool strides_are_free_of_overlap(const TensorView& view);
+bool strides_are_dense(const TensorView& view);
+
 // No element lies at the address of another one. May say false for exotic strided views that do not overlap.
-bool free_of_overlap(const TensorView& view);
+inline bool free_of_overlap(const TensorView& view) { return is_contiguous(view) || strides_are_free_of_overlap(view); }
 
 // Every element of the tensor's memory range belongs to it, so that the tensor can be walked as a flat array.
-bool is_dense(const TensorView& view);
+inline bool is_dense(const TensorView& view) { return is_contiguous(view) || strides_are_dense(view); }
 
 // The operands of one tensor, as far as it has them.
 struct Operands {

@@ -49,7 +49,9 @@ bool ask(PyObject* object, PyObject* method, uintptr_t& out) {
 }  // namespace
 
 Reader::Reader(py::tuple tensor_types, py::function is_plain, const std::string& way) : is_plain_(std::move(is_plain)) {
-  for (py::handle type : tensor_types) exact_.push_back(reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr()));
+  if (tensor_types.size() != 2) throw py::value_error("tensor_types: must be two");
+  tensor_ = reinterpret_cast<PyTypeObject*>(py::object(tensor_types[0]).release().ptr());
+  parameter_ = reinterpret_cast<PyTypeObject*>(py::object(tensor_types[1]).release().ptr());
   const bool directly = way == "native";
   if ((directly || way == "functions") && Native::of_torch(directly).available()) native_ = &Native::of_torch(directly);
   if (native_ == nullptr) api_ = find_api(tensor_types[0]);

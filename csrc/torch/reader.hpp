@@ -5,7 +5,6 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
-#include <vector>
 
 #include "plan/layout.hpp"
 #include "torch/dlpack.hpp"
@@ -15,7 +14,7 @@ namespace onepass {
 
 class Reader {
  public:
-  // `tensor_types` are torch.Tensor and its plain subclasses of torch's own, `is_plain(type)` decides of all others
+  // `tensor_types` are torch.Tensor and torch.nn.Parameter, `is_plain(type)` decides of all others
   // whether their memory may be read directly. `way` is "native" (torch's functions and objects), "functions" (its
   // functions alone) or "dlpack".
   Reader(pybind11::tuple tensor_types, pybind11::function is_plain, const std::string& way);
@@ -26,13 +25,8 @@ class Reader {
   // Null where tensors are not read natively.
   const Native* native() const { return native_; }
 
-  // torch.Tensor itself or one of its plain subclasses.
-  bool is_exact(PyObject* object) const {
-    for (PyTypeObject* const type : exact_) {
-      if (Py_TYPE(object) == type) return true;
-    }
-    return false;
-  }
+  // torch.Tensor itself or torch.nn.Parameter.
+  bool is_exact(PyObject* object) const { return Py_TYPE(object) == tensor_ || Py_TYPE(object) == parameter_; }
 
   // The .grad of a parameter: a new reference. May run Python.
   PyObject* gradient(PyObject* parameter) const;
@@ -55,7 +49,7 @@ class Reader {
  private:
   bool read_dlpack(PyObject* tensor, PyObject* storage, TensorView& out) const;
 
-  std::vector<PyTypeObject*> exact_;
+  PyTypeObject *tensor_, *parameter_;
   pybind11::function is_plain_;
   const dlpack::ExchangeApi* api_ = nullptr;
   const Native* native_ = nullptr;

@@ -69,7 +69,7 @@ def step(
     dry: bool,
     clip: Clip | None,
     first_steps: set[tuple[int, int]],
-    first_averages: set[tuple[int, int]],
+    first_emas: set[tuple[int, int]],
     seed: int,
     counts: bool,
 ) -> StepFailure | None:
@@ -78,7 +78,7 @@ def step(
     A group is a row of `onepass.step.row.GroupRow`: `(params, rule, states, counted, numbers, extras, ...)`.
 
     A `dry` step only looks: it writes nothing. `first_steps` holds the uncounted parameters for which this is the
-    first step, `first_averages` those whose average starts. `seed` and the number of the step choose the
+    first step, `first_emas` those whose average starts. `seed` and the number of the step choose the
     random numbers of stochastic rounding. `counts`: the step in `memory`, once it is applied.
     """
 

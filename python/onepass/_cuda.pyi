@@ -52,7 +52,7 @@ def step(
     dry: bool,
     clip: Clip | None,
     first_steps: set[tuple[int, int]],
-    first_averages: set[tuple[int, int]],
+    first_emas: set[tuple[int, int]],
     seed: int,
     applied: int,
     device: int,

@@ -290,7 +290,7 @@ for options in [{}, {"max_grad_norm": 1e9}, {"ema_decay": 0.5}, {"train_from": 1
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             counted = optimizer.report.steps_applied
-            moved = {float(x) for p in params for x in (p.detach().min(), p.detach().max())}
+            moved = {float(x) for p in params for x in p.detach().aminmax()}
             assert moved == {float(max(0, counted - waiting))}, (options, shapes[:1], counted, moved)
         assert interrupts > 10, interrupts
 """
