@@ -31,10 +31,10 @@ struct Group {
   NUMBER(stochastic)       /* rounding */                                            \
   NUMBER(hyper)            /* of the rule from here on, the learning rate first */
 #define ONEPASS_SLOT(name) name,
-#define ONEPASS_NAME(name) #name,
+#define ONEPASS_NUMBER_NAME(name) #name,
   enum : int { ONEPASS_NUMBERS(ONEPASS_SLOT) numbers = hyper + 8 };
-  static constexpr const char* number_names[] = {ONEPASS_NUMBERS(ONEPASS_NAME)};
-#undef ONEPASS_NAME
+  static constexpr const char* number_names[] = {ONEPASS_NUMBERS(ONEPASS_NUMBER_NAME)};
+#undef ONEPASS_NUMBER_NAME
 #undef ONEPASS_SLOT
 #undef ONEPASS_NUMBERS
   double number[numbers];
