@@ -46,7 +46,7 @@ class OperandReader {
   Found read(const GroupView& group, const SlotArray& slot, const View& view) {
     for (bool& has : operands.has) has = false;
     operands.states = static_cast<int>(group.keys.size());
-    operands.quantised = !group.scale_keys.empty();
+    operands.quantized = !group.scale_keys.empty();
     step = {};
     TensorView &p = operands.view[param], &g = operands.view[grad];
     if (!view(of_parameter, p) || !is_floating(p) || !free_of_overlap(p)) return Found::unsupported;
@@ -80,7 +80,7 @@ class OperandReader {
     switch (group.slots.role[k]) {
       case Slots::Role::state:
         return read_like_param(k, operand, view) &&
-               (operands.quantised ? operands.view[operand].dtype == Dtype::u8 : is_floating(operands.view[operand]));
+               (operands.quantized ? operands.view[operand].dtype == Dtype::u8 : is_floating(operands.view[operand]));
       case Slots::Role::ema:
       case Slots::Role::anchor:
         return read_like_param(k, operand, view) && is_floating(operands.view[operand]);
@@ -90,7 +90,7 @@ class OperandReader {
                operands.view[operand].dtype == (own == Dtype::bf16 ? Dtype::i16 : Dtype::f32);
       case Slots::Role::scale: {
         TensorView found;
-        const int64_t blocks = (operands.view[param].count() + quantised_block - 1) / quantised_block;
+        const int64_t blocks = (operands.view[param].count() + quantized_block - 1) / quantized_block;
         if (!view(k, found) || found.device != device_ || found.dtype != Dtype::f32 || found.count() != blocks) {
           return false;
         }

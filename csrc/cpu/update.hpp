@@ -17,7 +17,7 @@ class TiledUpdate {
       : segment_(segment),
         given_(scalars),
         swept_(scalars),
-        asks_ahead_(segment.quantised && segment.strided == nullptr && segment.count > largest_cached),
+        asks_ahead_(segment.quantized && segment.strided == nullptr && segment.count > largest_cached),
         codes_{{segment, scalars, 0}, {segment, scalars, 1}, {segment, scalars, 2}} {
     constexpr bool single = sizeof(C) == sizeof(float);
     sweep_ = sweep_of(segment, variant_of(segment, scalars), single ? 0 : 1);
@@ -71,7 +71,7 @@ class TiledUpdate {
 
   void read(int k, int64_t at, int64_t n) {
     if (segment_.dtype[k] == Dtype::u8) {
-      load_quantised(segment_, k, at, n, codes_[k - first_state].coding, buffer_[k]);
+      load_quantized(segment_, k, at, n, codes_[k - first_state].coding, buffer_[k]);
       return;
     }
     load(segment_, k, at, n, buffer_[k]);
@@ -97,7 +97,7 @@ class TiledUpdate {
     C* const values = buffer_[k];
     if (segment_.dtype[k] == Dtype::u8) {
       const Codes& codes = codes_[k - first_state];
-      store_quantised(segment_, k, at, n, codes.coding, codes.dithers, values);
+      store_quantized(segment_, k, at, n, codes.coding, codes.dithers, values);
     } else if (k == param && segment_.has(master) && segment_.dtype[master] == Dtype::i16) {
       bf16 high[tile];
       int16_t low[tile];
@@ -122,7 +122,7 @@ class TiledUpdate {
     const Dithers& dithers;
     Codes(const Segment& segment, const Scalars& scalars, int state)
         : coding(state_kind(segment.rule, state), scalars.draw), dithers(kept_dithers(state)) {
-      if (segment.quantised && state < segment.states) kept_dithers(state).make(coding, segment.count);
+      if (segment.quantized && state < segment.states) kept_dithers(state).make(coding, segment.count);
     }
   };
   static Dithers& kept_dithers(int state) {
@@ -143,9 +143,9 @@ class TiledUpdate {
 
 template <class C>
 void update_tiled(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
-  if (segment.quantised) {
+  if (segment.quantized) {
     const auto to_block = [&](int64_t at) {
-      const int64_t up = (at + quantised_block - 1) / quantised_block * quantised_block;
+      const int64_t up = (at + quantized_block - 1) / quantized_block * quantized_block;
       return up < segment.count ? up : segment.count;
     };
     begin = to_block(begin);

@@ -47,7 +47,7 @@ void update_general(const Work& work, int64_t blocks) {
     for (int lane = 0; lane < warp_lanes; ++lane) {
       const int place = lane * lane_elements;
       lanes.emplace_back(segment, scalars, at + place, elements_of(lane, n), place).compute();
-      for (int k = 0; k < segment.states && segment.quantised; ++k) {
+      for (int k = 0; k < segment.states && segment.quantized; ++k) {
         largest[k] = std::max(largest[k], lanes.back().largest(k));
       }
     }

@@ -23,7 +23,7 @@ bool draws(const Plan& plan) {
   const auto& groups = plan.groups();
   const auto& segments = plan.segments();
   return std::any_of(groups.begin(), groups.end(), [](const Group& g) { return g.number[Group::stochastic] != 0; }) ||
-         std::any_of(segments.begin(), segments.end(), [](const Segment& s) { return s.quantised; });
+         std::any_of(segments.begin(), segments.end(), [](const Segment& s) { return s.quantized; });
 }
 
 template <class T>
@@ -129,7 +129,7 @@ const Scalars* Engine::finalize_scalars(StepBuffers& side, const Plan& plan, con
   for (const Plan::Origin& origin : plan.origins()) {
     Source source{};
     source.group = origin.group;
-    source.new_average = origin.new_average;
+    source.new_ema = origin.new_ema;
     source.count = origin.t.count;
     source.count_is_double = origin.t.is_double;
     source.t = origin.t.known;

@@ -59,7 +59,7 @@ ONEPASS_DEVICE inline void prepare(const FinalizeScalars& work, int thread, int 
         *static_cast<float*>(source.count) = static_cast<float>(t);
       }
     }
-    Scalars scalars = scalars_of(group, t, source.new_average != 0);
+    Scalars scalars = scalars_of(group, t, source.new_ema != 0);
     scalars.scale = scalars.scale * outcome.unscale * outcome.coefficient;
     work.scalars[i] = scalars;
   }

@@ -55,7 +55,7 @@ ONEPASS_DEVICE inline Prepared prepared(RuleList<Rule...>, int rule, const doubl
 }
 
 // The scalars of step number `t`, from 1. A new average starts as a copy of the parameter.
-ONEPASS_DEVICE inline Scalars scalars_of(const Group& group, double t, bool new_average) {
+ONEPASS_DEVICE inline Scalars scalars_of(const Group& group, double t, bool new_ema) {
   const double* const n = group.number;
   const double lr = n[Group::hyper], anchored = n[Group::anchor_decoupled], decay = n[Group::decoupled];
   const Prepared rule = prepared(Rules{}, group.rule, n + Group::hyper, t);
@@ -69,7 +69,7 @@ ONEPASS_DEVICE inline Scalars scalars_of(const Group& group, double t, bool new_
   out.shrink = decay != 0 ? 1 - lr * decay : 1;
   for (int i = 0; i < 8; ++i) out.rule[i] = rule.rule[i];
   out.threshold = rule.rate * n[Group::proximal];
-  out.ema_weight = new_average ? 1 : n[Group::ema_weight];
+  out.ema_weight = new_ema ? 1 : n[Group::ema_weight];
   out.stochastic = n[Group::stochastic] != 0;
   out.seed = group.seed;
   out.draw = group.draw;
