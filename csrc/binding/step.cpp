@@ -146,7 +146,7 @@ std::optional<StepFailure> step(const Reader& reader, Memory& memory, const py::
 
 bool remember(const Reader& reader, Memory& memory, const py::list& groups, const py::list& rows,
               const py::list& varying, uint64_t seed) {
-  std::vector<GroupView> views;
+  std::vector<GroupRow> views;
   for (const py::handle row : rows) views.emplace_back(reader, row.cast<py::tuple>());
   if (groups.size() != views.size() || varying.size() != views.size()) {
     throw py::value_error("rows, varying: one of each for every group");
