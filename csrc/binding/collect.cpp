@@ -43,10 +43,10 @@ class OperandReader {
   Count step;
 
   template <class View>
-  Found read(const GroupView& group, const SlotArray& slot, const View& view) {
+  Found read(const GroupRow& group, const SlotArray& slot, const View& view) {
     for (bool& has : operands.has) has = false;
     operands.states = static_cast<int>(group.keys.size());
-    operands.quantised = !group.scale_keys.empty();
+    operands.quantized = !group.scale_keys.empty();
     step = {};
     TensorView &p = operands.view[param], &g = operands.view[grad];
     if (!view(of_parameter, p) || !is_floating(p) || !free_of_overlap(p)) return Found::unsupported;
@@ -74,13 +74,13 @@ class OperandReader {
   }
 
   template <class View>
-  bool read_slot(const GroupView& group, int k, const View& view) {
+  bool read_slot(const GroupRow& group, int k, const View& view) {
     const Dtype own = operands.view[param].dtype;
     const int operand = group.slots.operand[k];
     switch (group.slots.role[k]) {
       case Slots::Role::state:
         return read_like_param(k, operand, view) &&
-               (operands.quantised ? operands.view[operand].dtype == Dtype::u8 : is_floating(operands.view[operand]));
+               (operands.quantized ? operands.view[operand].dtype == Dtype::u8 : is_floating(operands.view[operand]));
       case Slots::Role::ema:
       case Slots::Role::anchor:
         return read_like_param(k, operand, view) && is_floating(operands.view[operand]);
@@ -90,7 +90,7 @@ class OperandReader {
                operands.view[operand].dtype == (own == Dtype::bf16 ? Dtype::i16 : Dtype::f32);
       case Slots::Role::scale: {
         TensorView found;
-        const int64_t blocks = (operands.view[param].count() + quantised_block - 1) / quantised_block;
+        const int64_t blocks = (operands.view[param].count() + quantized_block - 1) / quantized_block;
         if (!view(k, found) || found.device != device_ || found.dtype != Dtype::f32 || found.count() != blocks) {
           return false;
         }
@@ -159,7 +159,7 @@ class Collector {
   // With references to everything, as Python may run between the finding and the reading of tensors.
   void collect_with_python() {
     std::vector<std::vector<Parts>> all;
-    for (const GroupView& group : out_.groups) {
+    for (const GroupRow& group : out_.groups) {
       std::vector<Parts>& parts = all.emplace_back();
       for (size_t i = 0; i < group.size(); ++i) {  // its size may change: a gradient may be a property
         Parts& one = parts.emplace_back();
@@ -218,7 +218,7 @@ class Collector {
     out_.plan.begin_group(out_.groups[g].numbers);
   }
 
-  const GroupView& group() const { return out_.groups[g_]; }
+  const GroupRow& group() const { return out_.groups[g_]; }
   Passing& passing(size_t i) { return passing_[i % most_passing]; }
 
   void find_state(StateCursor& cursor, size_t i, bool prefetches) {
@@ -307,7 +307,7 @@ class Collector {
   }
 
   // Whether a value of the dict of states is one: only anchors need none.
-  static bool has_state(const GroupView& group, PyObject* own) {
+  static bool has_state(const GroupRow& group, PyObject* own) {
     if (group.slots.count == 0) return true;
     return own != nullptr ? PyDict_Check(own) : group.slots.count == 1 && group.anchor_key != Py_None;
   }
@@ -317,7 +317,7 @@ class Collector {
     return object;
   }
 
-  void find_states(StateCursor& cursor, const GroupView& group, Parts& one) {
+  void find_states(StateCursor& cursor, const GroupRow& group, Parts& one) {
     if (group.slots.count == 0) return;
     PyObject* const own = cursor.at(one.parameter, one.gradient != nullptr);
     one.has_state = has_state(group, own);
@@ -452,7 +452,7 @@ void collect(Collected& collected, const Reader& reader, Memory& memory, const p
              StepFailure& failure) {
   Collector collector(collected, reader, state.ptr(), request, failure);
   if (reader.native() == nullptr || !collector.collect_natively()) {
-    std::vector<GroupView> groups = std::move(collected.groups);
+    std::vector<GroupRow> groups = std::move(collected.groups);
     collected.clear();
     collected.groups = std::move(groups);
     failure = {};

@@ -40,7 +40,7 @@ struct Collected {
     double t;
   };
 
-  std::vector<GroupView> groups;
+  std::vector<GroupRow> groups;
   Plan plan;
   std::vector<Changed> changed;
   std::vector<PyObject*> objects;         // parameters and states that the plan has addresses of, borrowed

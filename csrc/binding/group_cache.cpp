@@ -68,7 +68,7 @@ bool each_entry(PyObject* dict, const Visit& visit) {
 
 }  // namespace
 
-bool GroupCache::store(const py::list& groups, std::vector<GroupView> rows, const py::list& varying, uint64_t seed) {
+bool GroupCache::store(const py::list& groups, std::vector<GroupRow> rows, const py::list& varying, uint64_t seed) {
   groups_.clear();
   seed_ = seed;
   std::vector<Known> all;
@@ -95,13 +95,13 @@ bool GroupCache::store(const py::list& groups, std::vector<GroupView> rows, cons
   return true;
 }
 
-bool GroupCache::lookup(const py::list& groups, std::vector<GroupView>& out) const {
+bool GroupCache::lookup(const py::list& groups, std::vector<GroupRow>& out) const {
   if (groups_.empty() || groups.size() != groups_.size()) return false;
   for (size_t g = 0; g < groups_.size(); ++g) {
     PyObject* const group = at(groups, g);
     PyObject* const params = params_of(group);
     if (params == nullptr) return false;
-    GroupView& row = out.emplace_back(groups_[g].row);
+    GroupRow& row = out.emplace_back(groups_[g].row);
     row.params = py::reinterpret_borrow<py::object>(params);
     auto entry = groups_[g].entries.begin();
     const auto end = groups_[g].entries.end();

@@ -15,11 +15,11 @@ class GroupCache {
   // dict for each group: names of values that only decide one of the row's numbers, with (the slot of that, an upper
   // bound that it must stay below). False, and nothing is remembered, where a value might change and still be the same
   // object, as a tensor or a list does.
-  bool store(const pybind11::list& groups, std::vector<GroupView> rows, const pybind11::list& varying, uint64_t seed);
+  bool store(const pybind11::list& groups, std::vector<GroupRow> rows, const pybind11::list& varying, uint64_t seed);
 
   // Adds to `out` the rows, with the parameters and the numbers that the groups have now. False if anything else has
   // changed.
-  bool lookup(const pybind11::list& groups, std::vector<GroupView>& out) const;
+  bool lookup(const pybind11::list& groups, std::vector<GroupRow>& out) const;
 
   // The options' seed, which all groups share.
   uint64_t seed() const { return seed_; }
@@ -33,7 +33,7 @@ class GroupCache {
     double upper;            // that number stays below it
   };
   struct Known {
-    GroupView row;               // without its parameters
+    GroupRow row;                // without its parameters
     std::vector<Entry> entries;  // in the order of the dict
   };
   std::vector<Known> groups_;

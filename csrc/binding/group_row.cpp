@@ -23,7 +23,7 @@ bool is_on_device(const Reader& reader, PyObject* number, OnDevice& out) {
   if (!reader.read(number, view) || view.count() != 1 || view.data == nullptr) return false;
   if (view.dtype != Dtype::f32 && view.dtype != Dtype::f64) return false;
   out.at = view.data;
-  out.kind = view.dtype == Dtype::f64 ? OnDevice::twofold : OnDevice::single;
+  out.kind = view.dtype == Dtype::f64 ? OnDevice::f64 : OnDevice::f32;
   return true;
 }
 
@@ -64,7 +64,7 @@ PyObject* step_name() {
 
 }  // namespace
 
-GroupView::GroupView(const Reader& reader, const py::tuple& group)
+GroupRow::GroupRow(const Reader& reader, const py::tuple& group)
     : params(group[0].cast<py::list>()),
       keys(group[2]),
       scale_keys(py::tuple(group[5])[0]),
@@ -81,7 +81,7 @@ GroupView::GroupView(const Reader& reader, const py::tuple& group)
   slots = Slots(*this);
 }
 
-Slots::Slots(const GroupView& group) {
+Slots::Slots(const GroupRow& group) {
   const auto add = [&](PyObject* name, Role given, int index) {
     Py_INCREF(name);
     PyUnicode_InternInPlace(&name);

@@ -10,7 +10,7 @@
 
 namespace onepass {
 
-struct GroupView;
+struct GroupRow;
 
 // The tensors in the state dict of a group's parameters, in the order in which a step reads them.
 struct Slots {
@@ -18,7 +18,7 @@ struct Slots {
   static constexpr int most = 2 * max_states + 4;
 
   Slots() = default;
-  explicit Slots(const GroupView& group);
+  explicit Slots(const GroupRow& group);
 
   // The slot of a key, or -1. Looks at `expected` first.
   int index_of(PyObject* name, int expected) const {
@@ -36,8 +36,8 @@ struct Slots {
 
 // What python/onepass/optim/work.py makes of a group: (params, rule, keys, counted, numbers, extras). See
 // python/onepass/_core.pyi, too.
-struct GroupView {
-  GroupView(const Reader& reader, const pybind11::tuple& group);
+struct GroupRow {
+  GroupRow(const Reader& reader, const pybind11::tuple& group);
 
   pybind11::object params;     // a list
   pybind11::tuple keys;        // of the states in state[parameter]

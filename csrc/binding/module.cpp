@@ -69,7 +69,7 @@ PYBIND11_MODULE(_core, m) {
         onepass::measure(reader, none, params, clip, {});
       },
       "reader"_a, "params"_a, "clip"_a);
-  m.def("quantise", &onepass::quantise_state, "reader"_a, "values"_a, "codes"_a, "scales"_a, "kind"_a, "back"_a);
+  m.def("quantize", &onepass::quantize_state, "reader"_a, "values"_a, "codes"_a, "scales"_a, "kind"_a, "back"_a);
   m.def(
       "evaluate",
       [](const py::bytes& program, double steps) {
@@ -110,7 +110,7 @@ PYBIND11_MODULE(_core, m) {
     return onepass::available_threads();
   });
   m.def("in_forked_child", &onepass::in_forked_child);
-  m.attr("quantised_block") = onepass::quantised_block;
+  m.attr("quantized_block") = onepass::quantized_block;
   m.attr("version") = ONEPASS_VERSION;
   m.attr("compiler") = ONEPASS_COMPILER;
 }

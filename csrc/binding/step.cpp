@@ -146,7 +146,7 @@ std::optional<StepFailure> step(const Reader& reader, Memory& memory, const py::
 
 bool remember(const Reader& reader, Memory& memory, const py::list& groups, const py::list& rows,
               const py::list& varying, uint64_t seed) {
-  std::vector<GroupView> views;
+  std::vector<GroupRow> views;
   for (const py::handle row : rows) views.emplace_back(reader, row.cast<py::tuple>());
   if (groups.size() != views.size() || varying.size() != views.size()) {
     throw py::value_error("rows, varying: one of each for every group");
@@ -167,12 +167,12 @@ bool repeat(const Reader& reader, Memory& memory, const py::list& groups, const 
   return true;
 }
 
-void quantise_state(const Reader& reader, py::handle values, py::handle codes, py::handle scales, int kind, bool back) {
+void quantize_state(const Reader& reader, py::handle values, py::handle codes, py::handle scales, int kind, bool back) {
   TensorView v, c, s;
   const bool fit = reader.read(values.ptr(), v) && reader.read(codes.ptr(), c) && reader.read(scales.ptr(), s) &&
                    v.dtype == Dtype::f32 && c.dtype == Dtype::u8 && s.dtype == Dtype::f32 && is_dense(v) &&
                    same_shape(v, c) && std::equal(v.stride, v.stride + v.dims, c.stride) && is_dense(s) &&
-                   s.count() * quantised_block >= v.count() && (v.count() == 0 || (v.data && c.data && s.data));
+                   s.count() * quantized_block >= v.count() && (v.count() == 0 || (v.data && c.data && s.data));
   if (!fit) throw py::value_error("values, codes, scales: wrong types or layouts");
   if (kind < 0 || kind > 2) throw py::value_error("kind: 0, 1 or 2");
   const Coding coding(static_cast<StateKind>(kind), 0);
@@ -181,12 +181,12 @@ void quantise_state(const Reader& reader, py::handle values, py::handle codes, p
   auto* const value = static_cast<float*>(v.data);
   auto* const code = static_cast<uint8_t*>(c.data);
   auto* const scale = static_cast<float*>(s.data);
-  for (int64_t at = 0, block = 0; at < v.count(); at += quantised_block, ++block) {
-    const int64_t n = std::min(quantised_block, v.count() - at);
+  for (int64_t at = 0, block = 0; at < v.count(); at += quantized_block, ++block) {
+    const int64_t n = std::min(quantized_block, v.count() - at);
     if (back) {
-      dequantise(code + at, n, scale[block], coding, value + at);
+      dequantize(code + at, n, scale[block], coding, value + at);
     } else {
-      scale[block] = quantise(value + at, n, coding, dithers, code + at);
+      scale[block] = quantize(value + at, n, coding, dithers, code + at);
     }
   }
 }

@@ -49,7 +49,7 @@ bool repeat(const Reader& reader, Memory& memory, const pybind11::list& groups, 
 
 // Writes `values` (float32) in 8 bits into `codes` and `scales`, or back. The memory of values and codes runs in step;
 // `kind` is a StateKind.
-void quantise_state(const Reader& reader, pybind11::handle values, pybind11::handle codes, pybind11::handle scales,
+void quantize_state(const Reader& reader, pybind11::handle values, pybind11::handle codes, pybind11::handle scales,
                     int kind, bool back);
 
 // Has `clip` measure the gradients of all parameters that the kernels can read.

@@ -15,7 +15,7 @@
 namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
 
-enum class Root { multiplied, divided };  // which unit takes square roots
+enum class Root { refined_rsqrt, hardware };  // how square roots are taken
 
 #ifdef __AVX512F__
 constexpr bool has_lanes = true;
@@ -41,13 +41,13 @@ struct Lanes {
   }
 };
 
-ONEPASS_ELEMENT __m512 divided_root(__m512 a) { return _mm512_maskz_sqrt_ps(0xffff, a); }
+ONEPASS_ELEMENT __m512 hardware_root(__m512 a) { return _mm512_maskz_sqrt_ps(0xffff, a); }
 
 // Goldschmidt's method, from the processor's own approximation on, with a last step that rounds correctly (Markstein,
 // 2000). So it does for every finite float from `smallest_root` on and for zero, unless that approximation is unlucky:
 // `roots_are_exact` in kernels.hpp tells.
 constexpr int smallest_root = (127 - 77) << 23;  // as bits: below it, what the root lacks may be no normal number
-ONEPASS_ELEMENT __m512 multiplied_root(__m512 a, __mmask16 nonzero) {
+ONEPASS_ELEMENT __m512 refined_root(__m512 a, __mmask16 nonzero) {
   const __m512 half = _mm512_set1_ps(0.5f);
   const __m512 inverse = _mm512_maskz_rsqrt14_ps(nonzero, a);
   const __m512 rough_root = a * inverse, rough_half = inverse * half;  // half the inverse
@@ -58,15 +58,15 @@ ONEPASS_ELEMENT __m512 multiplied_root(__m512 a, __mmask16 nonzero) {
   return _mm512_fmadd_ps(rest, half_inverse, root);
 }
 
-ONEPASS_ELEMENT Lanes<Root::divided> square_root(Lanes<Root::divided> a) { return divided_root(a.x); }
-ONEPASS_ELEMENT Lanes<Root::multiplied> square_root(Lanes<Root::multiplied> a) {
+ONEPASS_ELEMENT Lanes<Root::hardware> square_root(Lanes<Root::hardware> a) { return hardware_root(a.x); }
+ONEPASS_ELEMENT Lanes<Root::refined_rsqrt> square_root(Lanes<Root::refined_rsqrt> a) {
   constexpr int infinite = 255 << 23;
   const __m512i bits = _mm512_castps_si512(a.x);
   const __mmask16 nonzero = _mm512_test_epi32_mask(bits, bits);
   const __m512i above = _mm512_sub_epi32(bits, _mm512_set1_epi32(smallest_root));
   const __mmask16 outside = _mm512_mask_cmpge_epu32_mask(nonzero, above, _mm512_set1_epi32(infinite - smallest_root));
-  if (__builtin_expect(outside != 0, false)) return divided_root(a.x);
-  return multiplied_root(a.x, nonzero);
+  if (__builtin_expect(outside != 0, false)) return hardware_root(a.x);
+  return refined_root(a.x, nonzero);
 }
 #else
 constexpr bool has_lanes = false;

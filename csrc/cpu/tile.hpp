@@ -11,7 +11,7 @@ namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
 
 constexpr int64_t tile = 256;  // elements: whole blocks of 8-bit states, and all buffers together fit an L1 cache
-static_assert(tile % quantised_block == 0);
+static_assert(tile % quantized_block == 0);
 
 // Calls visit(first element's offset, its place in the tile, length, stride) for each run along the innermost
 // dimension that elements [begin, begin + n) of operand `k` consist of.
@@ -91,30 +91,30 @@ inline uint8_t* codes_in_place(const Segment& segment, int k, int64_t begin) {
 
 // A state in 8 bits: `begin` is the start of a block.
 template <class C>
-inline void load_quantised(const Segment& segment, int k, int64_t begin, int64_t n, const Coding& coding, C* out) {
+inline void load_quantized(const Segment& segment, int k, int64_t begin, int64_t n, const Coding& coding, C* out) {
   uint8_t gathered[tile];
   const uint8_t* codes = codes_in_place(segment, k, begin);
   if (codes == nullptr) {
     load_raw(segment, k, begin, n, gathered);
     codes = gathered;
   }
-  const float* const scale = segment.scale[k - first_state] + begin / quantised_block;
-  for (int64_t at = 0; at < n; at += quantised_block) {
-    const int64_t length = n - at < quantised_block ? n - at : quantised_block;
-    dequantise(codes + at, length, scale[at / quantised_block], coding, out + at);
+  const float* const scale = segment.scale[k - first_state] + begin / quantized_block;
+  for (int64_t at = 0; at < n; at += quantized_block) {
+    const int64_t length = n - at < quantized_block ? n - at : quantized_block;
+    dequantize(codes + at, length, scale[at / quantized_block], coding, out + at);
   }
 }
 
 template <class C>
-inline void store_quantised(const Segment& segment, int k, int64_t begin, int64_t n, const Coding& coding,
+inline void store_quantized(const Segment& segment, int k, int64_t begin, int64_t n, const Coding& coding,
                             const Dithers& dithers, const C* in) {
   uint8_t gathered[tile];
   uint8_t* const in_place = codes_in_place(segment, k, begin);
   uint8_t* const codes = in_place != nullptr ? in_place : gathered;
-  float* const scale = segment.scale[k - first_state] + begin / quantised_block;
-  for (int64_t at = 0; at < n; at += quantised_block) {
-    const int64_t length = n - at < quantised_block ? n - at : quantised_block;
-    scale[at / quantised_block] = quantise(in + at, length, coding, dithers, codes + at);
+  float* const scale = segment.scale[k - first_state] + begin / quantized_block;
+  for (int64_t at = 0; at < n; at += quantized_block) {
+    const int64_t length = n - at < quantized_block ? n - at : quantized_block;
+    scale[at / quantized_block] = quantize(in + at, length, coding, dithers, codes + at);
   }
   if (in_place == nullptr) store_raw(segment, k, begin, n, gathered);
 }

@@ -1,4 +1,4 @@
-// One stretch of a segment. Dense tensors whose types a sweep knows go straight through it; everything else goes
+// One block of a segment. Dense tensors whose types a sweep knows go straight through it; everything else goes
 // through one tile by tile.
 #pragma once
 
@@ -11,16 +11,16 @@ namespace {  // internal linkage: see numeric.hpp
 
 // A tile of a segment, in the compute type C.
 template <class C>
-class Staged {
+class TiledUpdate {
  public:
-  Staged(const Segment& segment, const Scalars& scalars)
+  TiledUpdate(const Segment& segment, const Scalars& scalars)
       : segment_(segment),
         given_(scalars),
         swept_(scalars),
-        asks_ahead_(segment.quantised && segment.strided == nullptr && segment.count > largest_cached),
+        asks_ahead_(segment.quantized && segment.strided == nullptr && segment.count > largest_cached),
         codes_{{segment, scalars, 0}, {segment, scalars, 1}, {segment, scalars, 2}} {
     constexpr bool single = sizeof(C) == sizeof(float);
-    sweep_ = sweep_of(segment, extent_of(segment, scalars), single ? 0 : 1);
+    sweep_ = sweep_of(segment, variant_of(segment, scalars), single ? 0 : 1);
     if (segment.has(anchor)) {
       swept_.scale = 1;
       swept_.clamp = infinity;
@@ -71,7 +71,7 @@ class Staged {
 
   void read(int k, int64_t at, int64_t n) {
     if (segment_.dtype[k] == Dtype::u8) {
-      load_quantised(segment_, k, at, n, codes_[k - first_state].coding, buffer_[k]);
+      load_quantized(segment_, k, at, n, codes_[k - first_state].coding, buffer_[k]);
       return;
     }
     load(segment_, k, at, n, buffer_[k]);
@@ -97,7 +97,7 @@ class Staged {
     C* const values = buffer_[k];
     if (segment_.dtype[k] == Dtype::u8) {
       const Codes& codes = codes_[k - first_state];
-      store_quantised(segment_, k, at, n, codes.coding, codes.dithers, values);
+      store_quantized(segment_, k, at, n, codes.coding, codes.dithers, values);
     } else if (k == param && segment_.has(master) && segment_.dtype[master] == Dtype::i16) {
       bf16 high[tile];
       int16_t low[tile];
@@ -122,7 +122,7 @@ class Staged {
     const Dithers& dithers;
     Codes(const Segment& segment, const Scalars& scalars, int state)
         : coding(state_kind(segment.rule, state), scalars.draw), dithers(kept_dithers(state)) {
-      if (segment.quantised && state < segment.states) kept_dithers(state).make(coding, segment.count);
+      if (segment.quantized && state < segment.states) kept_dithers(state).make(coding, segment.count);
     }
   };
   static Dithers& kept_dithers(int state) {
@@ -142,17 +142,17 @@ class Staged {
 };
 
 template <class C>
-void staged(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
-  if (segment.quantised) {
+void update_tiled(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
+  if (segment.quantized) {
     const auto to_block = [&](int64_t at) {
-      const int64_t up = (at + quantised_block - 1) / quantised_block * quantised_block;
+      const int64_t up = (at + quantized_block - 1) / quantized_block * quantized_block;
       return up < segment.count ? up : segment.count;
     };
     begin = to_block(begin);
     end = to_block(end);
   }
-  Staged<C> stage(segment, scalars);
-  for (int64_t at = begin; at < end; at += tile) stage.update(at, end - at < tile ? end - at : tile);
+  TiledUpdate<C> tiled(segment, scalars);
+  for (int64_t at = begin; at < end; at += tile) tiled.update(at, end - at < tile ? end - at : tile);
 }
 
 inline void update(const Segment& segment, const Scalars& scalars, int64_t begin, int64_t end) {
@@ -163,9 +163,9 @@ inline void update(const Segment& segment, const Scalars& scalars, int64_t begin
     }
     direct(data, end - begin, scalars);
   } else if (segment.dtype[param] == Dtype::f64) {
-    staged<double>(segment, scalars, begin, end);
+    update_tiled<double>(segment, scalars, begin, end);
   } else {
-    staged<float>(segment, scalars, begin, end);
+    update_tiled<float>(segment, scalars, begin, end);
   }
 }
 

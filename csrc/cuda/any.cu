@@ -11,7 +11,7 @@ __global__ void __launch_bounds__(block_threads) measure_blocks(const __grid_con
   if (lane() == 0) work.sums[mine] = {sum.sum, sum.finite};
 }
 
-__global__ void __launch_bounds__(block_threads) settle_all(const __grid_constant__ FinalizeScalars work) {
+__global__ void __launch_bounds__(block_threads) finalize_scalars_kernel(const __grid_constant__ FinalizeScalars work) {
   if (warp() == 0) {
     const LaneSum sum = folded(sum_of_blocks(work, lane()));
     if (lane() == 0) decide(work, sum.sum, sum.finite);
@@ -30,7 +30,7 @@ const void* update_kernel(int kernel) {
   return common_kernel(kernel);
 }
 const void* measure_kernel() { return reinterpret_cast<const void*>(measure_blocks); }
-const void* settle_kernel() { return reinterpret_cast<const void*>(settle_all); }
+const void* finalize_kernel() { return reinterpret_cast<const void*>(finalize_scalars_kernel); }
 
 }  // namespace device
 }  // namespace onepass

@@ -48,6 +48,6 @@ int64_t resident_blocks(const Stream& stream, int kernel);
 
 void update(const Stream& stream, int kernel, int64_t blocks, const Work& work);
 void measure(const Stream& stream, const Measurement& work);
-void settle(const Stream& stream, const FinalizeScalars& work);
+void finalize_scalars(const Stream& stream, const FinalizeScalars& work);
 
 }  // namespace onepass::device

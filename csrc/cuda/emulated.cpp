@@ -6,8 +6,8 @@
 #include <functional>
 
 #include "cuda/device.hpp"
+#include "cuda/finalize.hpp"
 #include "cuda/general.hpp"
-#include "cuda/settle.hpp"
 #include "cuda/typed.hpp"
 
 namespace onepass::device {
@@ -47,7 +47,7 @@ void update_general(const Work& work, int64_t blocks) {
     for (int lane = 0; lane < warp_lanes; ++lane) {
       const int place = lane * lane_elements;
       lanes.emplace_back(segment, scalars, at + place, elements_of(lane, n), place).compute();
-      for (int k = 0; k < segment.states && segment.quantised; ++k) {
+      for (int k = 0; k < segment.states && segment.quantized; ++k) {
         largest[k] = std::max(largest[k], lanes.back().largest(k));
       }
     }
@@ -144,7 +144,7 @@ void measure(const Stream&, const Measurement& work) {
   });
 }
 
-void settle(const Stream&, const FinalizeScalars& work) {
+void finalize_scalars(const Stream&, const FinalizeScalars& work) {
   enqueue([=] {
     const LaneSum sum = folded([&](int lane) { return sum_of_blocks(work, lane); });
     decide(work, sum.sum, sum.finite);

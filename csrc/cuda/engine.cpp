@@ -23,7 +23,7 @@ bool draws(const Plan& plan) {
   const auto& groups = plan.groups();
   const auto& segments = plan.segments();
   return std::any_of(groups.begin(), groups.end(), [](const Group& g) { return g.number[Group::stochastic] != 0; }) ||
-         std::any_of(segments.begin(), segments.end(), [](const Segment& s) { return s.quantised; });
+         std::any_of(segments.begin(), segments.end(), [](const Segment& s) { return s.quantized; });
 }
 
 template <class T>
@@ -59,7 +59,7 @@ void Engine::step(const Plan& plan, const StepOptions& options) {
   work.chunk_elements = table_.chunk_elements();
   if (counts_ || options.count || depends_on_device(plan, options)) {
     if (!counts_) start_counting(options);
-    work.scalars = settle(side, plan, options, work.segments, captured);
+    work.scalars = finalize_scalars(side, plan, options, work.segments, captured);
     work.outcome = outcome_;
   } else if (plan.scalars().size() <= Work::most_few) {
     std::copy(plan.scalars().begin(), plan.scalars().end(), work.few);
@@ -98,8 +98,8 @@ BlockSum* Engine::launch_measurement(StepBuffers& side, const Plan& plan, const 
   return sums;
 }
 
-const Scalars* Engine::settle(StepBuffers& side, const Plan& plan, const StepOptions& options, const Segment* segments,
-                              bool captured) {
+const Scalars* Engine::finalize_scalars(StepBuffers& side, const Plan& plan, const StepOptions& options,
+                                        const Segment* segments, bool captured) {
   FinalizeScalars work{};
   work.outcome = outcome_;
   work.unscale = options.unscale;
@@ -129,7 +129,7 @@ const Scalars* Engine::settle(StepBuffers& side, const Plan& plan, const StepOpt
   for (const Plan::Origin& origin : plan.origins()) {
     Source source{};
     source.group = origin.group;
-    source.new_average = origin.new_average;
+    source.new_ema = origin.new_ema;
     source.count = origin.t.count;
     source.count_is_double = origin.t.is_double;
     source.t = origin.t.known;
@@ -146,8 +146,8 @@ const Scalars* Engine::settle(StepBuffers& side, const Plan& plan, const StepOpt
   work.sources = reinterpret_cast<const Source*>(terms + plan.groups().size() * sizeof(Group));
   work.count = static_cast<int64_t>(plan.origins().size());
   work.scalars = reinterpret_cast<Scalars*>(
-      side.settled.reserve(allocator_, std::max<size_t>(1, plan.origins().size()) * sizeof(Scalars)));
-  device::settle(options.stream, work);
+      side.finalized.reserve(allocator_, std::max<size_t>(1, plan.origins().size()) * sizeof(Scalars)));
+  device::finalize_scalars(options.stream, work);
   return work.scalars;
 }
 
@@ -158,7 +158,7 @@ StepResult Engine::measure(const Plan& plan, const StepOptions& options) {
   side.table.send(allocator_, options.stream, table_.write(plan, base), false);
   StepResult out{};
   FinalizeScalars work{};
-  work.outcome = reinterpret_cast<StepResult*>(side.settled.reserve(allocator_, sizeof out));
+  work.outcome = reinterpret_cast<StepResult*>(side.finalized.reserve(allocator_, sizeof out));
   work.sums = launch_measurement(side, plan, options, table_.segments(base));
   work.blocks = norm_blocks(plan);
   work.unscale = options.unscale;
@@ -167,7 +167,7 @@ StepResult Engine::measure(const Plan& plan, const StepOptions& options) {
   work.grad_scale = options.grad_scale;
   work.found_inf = options.found_inf;
   device::fill_zero(options.stream, work.outcome, sizeof out);
-  device::settle(options.stream, work);
+  device::finalize_scalars(options.stream, work);
   device::fetch(options.stream, &out, work.outcome, sizeof out);
   return out;
 }

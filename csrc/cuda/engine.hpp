@@ -3,7 +3,7 @@
 
 #include <deque>
 
-#include "cuda/mirror.hpp"
+#include "cuda/device_copy.hpp"
 #include "cuda/table.hpp"
 
 namespace onepass {
@@ -47,14 +47,14 @@ class Engine {
   // The device's side of a step. One that goes into a graph has its own.
   struct StepBuffers {
     DeviceCopy table, terms, scalars;
-    Buffer sums, settled;
+    Buffer sums, finalized;
   };
 
   BlockSum* launch_measurement(StepBuffers& side, const Plan& plan, const StepOptions& options,
                                const Segment* segments);
   void start_counting(const StepOptions& options);
-  const Scalars* settle(StepBuffers& side, const Plan& plan, const StepOptions& options, const Segment* segments,
-                        bool captured);
+  const Scalars* finalize_scalars(StepBuffers& side, const Plan& plan, const StepOptions& options,
+                                  const Segment* segments, bool captured);
 
   Allocator& allocator_;
   StepBuffers usual_;

@@ -39,8 +39,8 @@ class Lane : LaneMemory<C> {
       each([&](int j) { value_[param][j] = threshold(value_[param][j]); });
     }
     if (segment_.has(ema)) {
-      const Average<C> average(scalars_);
-      each([&](int j) { value_[ema][j] = average(value_[param][j], value_[ema][j]); });
+      const Ema<C> update_ema(scalars_);
+      each([&](int j) { value_[ema][j] = update_ema(value_[param][j], value_[ema][j]); });
     }
   }
 
@@ -144,9 +144,9 @@ ONEPASS_DEVICE inline void each_tile(const Work& work, int64_t block, int64_t bl
   if (work.outcome != nullptr && work.outcome->skip) return;
   for (int64_t c = block; c < work.count; c += blocks) {
     const auto [segment, begin, end] = work.piece(c);
-    for (int64_t at = begin + warp * quantised_block; at < end; at += warps * quantised_block) {
+    for (int64_t at = begin + warp * quantized_block; at < end; at += warps * quantized_block) {
       tile(segment, work.scalars_of(segment), at,
-           static_cast<int>(end - at < quantised_block ? end - at : quantised_block));
+           static_cast<int>(end - at < quantized_block ? end - at : quantized_block));
     }
   }
 }

@@ -1,9 +1,9 @@
 // The kernels: what emulated.cpp does in loops, in blocks of threads.
 #pragma once
 
+#include "cuda/finalize.hpp"
 #include "cuda/general.hpp"
 #include "cuda/kernels.hpp"
-#include "cuda/settle.hpp"
 #include "cuda/typed.hpp"
 
 namespace onepass {
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(block_threads) update_general(const __grid_con
     Lane<C> mine(segment, scalars, at + place, elements_of(lane(), n), place);
     mine.compute();
     uint32_t largest[max_states] = {};
-    if (segment.quantised) {
+    if (segment.quantized) {
       ONEPASS_UNROLL
       for (int k = 0; k < max_states; ++k) {
         if (k < segment.states) largest[k] = largest_of_warp(mine.largest(k));

@@ -7,6 +7,6 @@ namespace onepass::device {
 const void* update_kernel(int kernel);
 const void* common_kernel(int place);  // of those for common combinations
 const void* measure_kernel();
-const void* settle_kernel();
+const void* finalize_kernel();
 
 }  // namespace onepass::device

@@ -11,7 +11,7 @@ namespace onepass {
 namespace {  // internal linkage: see numeric.hpp
 
 constexpr int lane_elements = 8;
-static_assert(lane_elements * warp_lanes == quantised_block);
+static_assert(lane_elements * warp_lanes == quantized_block);
 
 // One element, wherever it lies. Called rather than inlined: divisions are long.
 template <class T>
@@ -68,7 +68,7 @@ class LaneMemory {
   }
 
   ONEPASS_DEVICE Coding coding(int k) const { return {state_kind(segment_.rule, k), scalars_.draw}; }
-  ONEPASS_DEVICE float* scale_of(int k) const { return segment_.scale[k] + at_ / quantised_block; }
+  ONEPASS_DEVICE float* scale_of(int k) const { return segment_.scale[k] + at_ / quantized_block; }
 
   ONEPASS_DEVICE void read(int k, C (&out)[lane_elements]) const {
     const auto widened = [](auto x) { return static_cast<C>(widen(x)); };

@@ -149,6 +149,6 @@ void measure(const Stream& stream, const Measurement& work) {
   launch(stream, measure_kernel(), (parts + warps - 1) / warps, work);
 }
 
-void settle(const Stream& stream, const FinalizeScalars& work) { launch(stream, settle_kernel(), 1, work); }
+void finalize_scalars(const Stream& stream, const FinalizeScalars& work) { launch(stream, finalize_kernel(), 1, work); }
 
 }  // namespace onepass::device

@@ -11,7 +11,7 @@ namespace {
 
 // Long enough that finding a chunk costs little, short enough that all blocks end together.
 constexpr int64_t smallest_chunk = 2048, largest_chunk = 65536, chunks_per_block = 16;
-static_assert(smallest_chunk % quantised_block == 0);
+static_assert(smallest_chunk % quantized_block == 0);
 
 template <class... T>
 int width_of(TypesList<T...>, int kernel) {

@@ -24,7 +24,7 @@ struct StepResult {
 // The scalars of the tensors of a step, where they are not known before it runs on the device.
 struct Source {
   uint32_t group;
-  uint16_t new_average, count_is_double;
+  uint16_t new_ema, count_is_double;
   void* count;  // of steps done; null: the number of the step is `t`
   double t;
 };

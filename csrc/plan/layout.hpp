@@ -72,7 +72,7 @@ struct Operands {
   bool has[max_operands] = {};
   float* scale[max_states] = {};
   int states = 0;
-  bool quantised = false;
+  bool quantized = false;
 };
 
 // True if the elements at the same place in memory are the same elements of all operands, which are dense; `count` is

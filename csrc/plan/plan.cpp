@@ -43,19 +43,19 @@ void Plan::begin_group(const Group& group) {
   group_start_ = scalars_.size();
 }
 
-uint32_t Plan::scalars_for(const StepNumber& t, bool new_average) {
+uint32_t Plan::scalars_for(const StepNumber& t, bool new_ema) {
   for (size_t i = t.count == nullptr ? scalars_.size() : group_start_; i-- > group_start_;) {
-    if (origins_[i].t == t && origins_[i].new_average == new_average) return static_cast<uint32_t>(i);
+    if (origins_[i].t == t && origins_[i].new_ema == new_ema) return static_cast<uint32_t>(i);
   }
-  origins_.push_back({static_cast<uint32_t>(groups_.size() - 1), t, new_average});
-  scalars_.push_back(t.count == nullptr ? scalars_of(groups_.back(), t.known, new_average) : Scalars{});
+  origins_.push_back({static_cast<uint32_t>(groups_.size() - 1), t, new_ema});
+  scalars_.push_back(t.count == nullptr ? scalars_of(groups_.back(), t.known, new_ema) : Scalars{});
   return static_cast<uint32_t>(scalars_.size() - 1);
 }
 
-void Plan::add(const Operands& operands, const StepNumber& t, bool new_average) {
+void Plan::add(const Operands& operands, const StepNumber& t, bool new_ema) {
   const int64_t count = operands.view[param].count();
   if (count == 0) {
-    if (t.count != nullptr) scalars_for(t, new_average);  // its steps are counted all the same
+    if (t.count != nullptr) scalars_for(t, new_ema);  // its steps are counted all the same
     return;
   }
   Segment& segment = segments_.emplace_back();
@@ -68,10 +68,10 @@ void Plan::add(const Operands& operands, const StepNumber& t, bool new_average) 
   std::copy(std::begin(operands.scale), std::end(operands.scale), segment.scale);
   segment.rule = static_cast<uint8_t>(groups_.back().rule);
   segment.states = static_cast<uint8_t>(operands.states);
-  segment.quantised = operands.quantised;
-  segment.scalars = scalars_for(t, new_average);
+  segment.quantized = operands.quantized;
+  segment.scalars = scalars_for(t, new_ema);
   // The blocks of 8-bit states follow the memory of the states.
-  const int leader = operands.quantised ? first_state : param;
+  const int leader = operands.quantized ? first_state : param;
   segment.strided = share_dense_layout(operands, segment.count) ? nullptr : strided_.add(operands, leader);
   segment.start = elements_;
   elements_ += count;

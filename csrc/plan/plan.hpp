@@ -38,7 +38,7 @@ class Plan {
   void begin_group(const Group& group);
 
   // One tensor; a new average starts as a copy of the parameter.
-  void add(const Operands& operands, const StepNumber& t, bool new_average);
+  void add(const Operands& operands, const StepNumber& t, bool new_ema);
 
   // Multiplies all gradients on their way to the rules.
   void scale_gradients(double factor);
@@ -53,7 +53,7 @@ class Plan {
   struct Origin {
     uint32_t group;
     StepNumber t;
-    bool new_average;
+    bool new_ema;
   };
 
   const std::vector<Segment>& segments() const { return segments_; }
@@ -64,7 +64,7 @@ class Plan {
   bool is_dense() const { return strided_.empty(); }
 
  private:
-  uint32_t scalars_for(const StepNumber& t, bool new_average);
+  uint32_t scalars_for(const StepNumber& t, bool new_ema);
   void find_written(std::vector<Range>& out) const;
 
   std::vector<Group> groups_;

@@ -50,9 +50,9 @@ struct Types {
 };
 template <class... T>
 struct TypesList {};
-using Single = Types<float, Plain<float>, float, float>;
-using Twofold = Types<double, Plain<double>, double, double>;
-using Common = TypesList<Single, Twofold, Types<float, Plain<bf16>, bf16, bf16>, Types<float, Plain<f16>, f16, f16>,
+using F32 = Types<float, Plain<float>, float, float>;
+using F64 = Types<double, Plain<double>, double, double>;
+using Common = TypesList<F32, F64, Types<float, Plain<bf16>, bf16, bf16>, Types<float, Plain<f16>, f16, f16>,
                          Types<float, Plain<float>, float, bf16>, Types<float, Plain<bf16>, bf16, float>,
                          Types<float, Split, bf16, float>, Types<float, Split, bf16, bf16>>;
 

@@ -34,7 +34,7 @@ ONEPASS_DEVICE inline bool needs_preparation(const Scalars& scalars) {
 
 // Whether the elements of a segment can be taken as they lie in memory, one by one, all in the same way.
 ONEPASS_DEVICE inline bool is_even(const Segment& segment, const Scalars& scalars) {
-  return segment.strided == nullptr && !segment.has(anchor) && !segment.quantised && !scalars.stochastic;
+  return segment.strided == nullptr && !segment.has(anchor) && !segment.quantized && !scalars.stochastic;
 }
 
 // Whether they need neither the steps before the decay nor those after the rule.
@@ -120,11 +120,11 @@ struct FullUpdate {
   }
 };
 
-// Average of the weights.
+// Exponential moving average of the weights.
 template <class C>
-struct Average {
+struct Ema {
   C weight;
-  ONEPASS_DEVICE explicit Average(const Scalars& scalars) : weight(static_cast<C>(scalars.ema_weight)) {}
+  ONEPASS_DEVICE explicit Ema(const Scalars& scalars) : weight(static_cast<C>(scalars.ema_weight)) {}
   ONEPASS_ELEMENT C operator()(C p, C mean) const { return mean + weight * (p - mean); }
 };
 

@@ -88,7 +88,7 @@ ONEPASS_ELEMENT uint8_t encode(C value, uint32_t dither, float inverse, const Co
 }
 
 template <class C>
-inline void dequantise(const uint8_t* codes, int64_t n, float scale, Coding coding, C* __restrict out) {
+inline void dequantize(const uint8_t* codes, int64_t n, float scale, Coding coding, C* __restrict out) {
   if (coding.has_sign) {  // the compiler knows it in each loop
     coding.has_sign = true;
     for (int64_t i = 0; i < n; ++i) out[i] = decode<C>(codes[i], scale, coding);
@@ -99,12 +99,12 @@ inline void dequantise(const uint8_t* codes, int64_t n, float scale, Coding codi
 
 // The dithers of the elements of all blocks, kept for the tensors to come.
 struct Dithers {
-  uint32_t of[quantised_block];
+  uint32_t of[quantized_block];
   int64_t made;  // so many of them, for a coding of these two numbers; 0 at first
   uint32_t spread, base;
 
   void make(const Coding& coding, int64_t n) {
-    if (n > quantised_block) n = quantised_block;
+    if (n > quantized_block) n = quantized_block;
     if (made >= n && spread == coding.spread && base == coding.base) return;
     for (int64_t i = 0; i < n; ++i) of[i] = coding.dither(static_cast<uint32_t>(i));
     made = n;
@@ -115,7 +115,7 @@ struct Dithers {
 
 // Returns the scale.
 template <class C>
-inline float quantise(const C* __restrict in, int64_t n, Coding coding, const Dithers& dithers,
+inline float quantize(const C* __restrict in, int64_t n, Coding coding, const Dithers& dithers,
                       uint8_t* __restrict codes) {
   uint32_t largest = 0;
   for (int64_t i = 0; i < n; ++i) {

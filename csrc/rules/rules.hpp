@@ -207,18 +207,18 @@ struct AdamBase {
         inverse_bias(static_cast<C>(s[5])),
         eps(static_cast<C>(s[6])) {}
 
-  ONEPASS_ELEMENT void average(C g, C& m, C& v) const {
+  ONEPASS_ELEMENT void update_moments(C g, C& m, C& v) const {
     m = beta1 * m + rest1 * g;
     v = beta2 * v + rest2 * g * g;
   }
   ONEPASS_ELEMENT void move(C& p, C m, C v) const { p = p - step_size * m / (square_root(v) * inverse_bias + eps); }
 
   ONEPASS_ELEMENT void operator()(C& p, C g, C& m, C& v) const {
-    average(g, m, v);
+    update_moments(g, m, v);
     move(p, m, v);
   }
   ONEPASS_ELEMENT void operator()(C& p, C g, C& m, C& v, C& largest) const {
-    average(g, m, v);
+    update_moments(g, m, v);
     largest = maximum(largest, v);
     move(p, m, largest);
   }

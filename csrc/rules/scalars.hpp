@@ -9,7 +9,7 @@ namespace onepass {
 
 // A number of a group that a device finds out in each step: it stands in its memory, or a program gives it.
 struct OnDevice {
-  enum Kind : int32_t { single, twofold, program };  // a float, a double, instructions
+  enum Kind : int32_t { f32, f64, program };  // a float, a double, instructions
   const void* at;
   Kind kind;
   int32_t place;  // of the number
@@ -31,10 +31,10 @@ struct Group {
   NUMBER(stochastic)       /* rounding */                                            \
   NUMBER(hyper)            /* of the rule from here on, the learning rate first */
 #define ONEPASS_SLOT(name) name,
-#define ONEPASS_NAME(name) #name,
+#define ONEPASS_NUMBER_NAME(name) #name,
   enum : int { ONEPASS_NUMBERS(ONEPASS_SLOT) numbers = hyper + 8 };
-  static constexpr const char* number_names[] = {ONEPASS_NUMBERS(ONEPASS_NAME)};
-#undef ONEPASS_NAME
+  static constexpr const char* number_names[] = {ONEPASS_NUMBERS(ONEPASS_NUMBER_NAME)};
+#undef ONEPASS_NUMBER_NAME
 #undef ONEPASS_SLOT
 #undef ONEPASS_NUMBERS
   double number[numbers];
@@ -55,7 +55,7 @@ ONEPASS_DEVICE inline Prepared prepared(RuleList<Rule...>, int rule, const doubl
 }
 
 // The scalars of step number `t`, from 1. A new average starts as a copy of the parameter.
-ONEPASS_DEVICE inline Scalars scalars_of(const Group& group, double t, bool new_average) {
+ONEPASS_DEVICE inline Scalars scalars_of(const Group& group, double t, bool new_ema) {
   const double* const n = group.number;
   const double lr = n[Group::hyper], anchored = n[Group::anchor_decoupled], decay = n[Group::decoupled];
   const Prepared rule = prepared(Rules{}, group.rule, n + Group::hyper, t);
@@ -69,7 +69,7 @@ ONEPASS_DEVICE inline Scalars scalars_of(const Group& group, double t, bool new_
   out.shrink = decay != 0 ? 1 - lr * decay : 1;
   for (int i = 0; i < 8; ++i) out.rule[i] = rule.rule[i];
   out.threshold = rule.rate * n[Group::proximal];
-  out.ema_weight = new_average ? 1 : n[Group::ema_weight];
+  out.ema_weight = new_ema ? 1 : n[Group::ema_weight];
   out.stochastic = n[Group::stochastic] != 0;
   out.seed = group.seed;
   out.draw = group.draw;

@@ -22,7 +22,7 @@ constexpr int master = anchor + 1;  // what a bf16 parameter lacks of its float3
 constexpr int max_operands = master + 1;
 
 // Elements that share one scale where a state is kept in 8 bits.
-constexpr int64_t quantised_block = 256;
+constexpr int64_t quantized_block = 256;
 
 // What a rule prepares for one step: its effective learning rate and the scalars of its constructor.
 struct Prepared {
@@ -61,7 +61,7 @@ struct Segment {
   float* scale[max_states];  // of the blocks of an 8-bit state
   uint8_t rule;
   uint8_t states;
-  bool quantised;
+  bool quantized;
   int8_t head;             // elements before the first where all operands can be read in vectors; -1: there is none
   uint32_t scalars;        // index into the plan's list
   const Strided* strided;  // null: all operands are dense in the same order

@@ -123,7 +123,7 @@ class Stream:
 def measure(reader: Reader, params: list[torch.Tensor], clip: Clip) -> None:
     """Have `clip` measure the gradients of all parameters that the kernels can read."""
 
-def quantise(
+def quantize(
     reader: Reader,
     values: torch.Tensor,
     codes: torch.Tensor,
@@ -139,7 +139,7 @@ def quantise(
 def use_huge_pages(address: int, bytes: int) -> None:
     """Ask for 2 MiB pages in memory that has not been touched yet."""
 
-quantised_block: int
+quantized_block: int
 
 def evaluate(program: bytes, steps: float) -> float:
     """Return what a device makes of a schedule's instructions; csrc/program.hpp."""
@@ -147,7 +147,7 @@ def evaluate(program: bytes, steps: float) -> float:
 def specs() -> dict[str, tuple[int, tuple[tuple[str, int], ...], tuple[str, ...]]]:
     """Return what each update rule is, by its name: (number, states, hyper-parameters).
 
-    A state is (name, kind), with `quantise`'s kinds. Hyper-parameters are names, "lr" first.
+    A state is (name, kind), with `quantize`'s kinds. Hyper-parameters are names, "lr" first.
     """
 
 def number_slots() -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The compiled part for CUDA devices. `Reader`, `Trouble` and groups are those of `_core`."""
+"""The compiled part for CUDA devices. `Reader`, `StepFailure` and groups are those of `_core`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ class Clip:
     @property
     def skipped(self) -> bool: ...
 
-class Trouble: ...
+class StepFailure: ...
 
 def step(
     reader: Reader,
@@ -60,7 +60,7 @@ def step(
     grad_scale: torch.Tensor | None,
     found_inf: torch.Tensor | None,
     count: bool,
-) -> Trouble | None:
+) -> StepFailure | None:
     """Enqueue one step in a stream, as `_core.step`.
 
     A group's numbers may be tensors of one element on the device, or programs (csrc/program.hpp). `grad_scale` and

@@ -9,7 +9,7 @@ import pytest
 
 from onepass.device import extension
 from tests.helpers import run_python
-from tests.test_build import tool
+from tests.package.test_build import tool
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ class Rule(NamedTuple):
     Attributes:
         number: Of the rule in the compiled part.
         states: Names of its states in torch's state dict, in the rule's order.
-        kinds: What kind of number each state holds, for `_core.quantise`.
+        kinds: What kind of number each state holds, for `_core.quantize`.
         hypers: Names of its hyper-parameters, in the rule's order, "lr" first.
     """
 
@@ -70,7 +70,7 @@ class Spec:
     states: tuple[str, ...] = field(init=False)
     """All states that have the shape of the parameter."""
     kinds: Mapping[str, int] = field(init=False)
-    """What kind of number each of them holds, for `_core.quantise`."""
+    """What kind of number each of them holds, for `_core.quantize`."""
     core: tuple[str, ...] = field(init=False)
     """Those that every parameter has once it has stepped, whatever its group chooses."""
     getters: Mapping[str, tuple[Callable[[Group], Any], ...]] = field(init=False)

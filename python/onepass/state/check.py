@@ -126,7 +126,7 @@ def _misfit(spec: Spec, state: Mapping[str, Any], p: torch.Tensor) -> str | None
     for key in spec.states:
         if state.get(code_key(key)) is None:
             continue
-        scales, blocks = state.get(scale_key(key)), -(-p.numel() // _core.quantised_block)
+        scales, blocks = state.get(scale_key(key)), -(-p.numel() // _core.quantized_block)
         if (
             not isinstance(scales, torch.Tensor)
             or scales.dtype != torch.float32

@@ -49,7 +49,7 @@ def complete(
             _complete_step(state, p.device if counted == 2 else torch.device("cpu"))
         for key in keys:
             if extras.scales:
-                _complete_quantised(spec, group, state, key.removesuffix("_code"), p)
+                _complete_quantized(spec, group, state, key.removesuffix("_code"), p)
             else:
                 _complete_float(spec, group, state, key, p)
         if extras.ema:
@@ -92,13 +92,13 @@ def _complete_float(
     elif codes is not None:
         values = torch.empty_like(codes, dtype=torch.float32, device="cpu")
         scales = state.pop(scale_key(key)).cpu()
-        _core.quantise(READER, values, codes.cpu(), scales, spec.kinds[key], True)
+        _core.quantize(READER, values, codes.cpu(), scales, spec.kinds[key], True)
         state[key] = values.to(p.device, state_dtype(group, p))
     else:
         state[key] = _filled(p, state_dtype(group, p), spec.initial_value(key, group))
 
 
-def _complete_quantised(
+def _complete_quantized(
     spec: Spec, group: Group, state: dict[str, Any], key: str, p: torch.Tensor
 ) -> None:
     code, scale = code_key(key), scale_key(key)
@@ -121,8 +121,8 @@ def _complete_quantised(
         values.fill_(spec.initial_value(key, group))
     else:
         values.copy_(known)
-    scales = torch.zeros(-(-p.numel() // _core.quantised_block), device="cpu")
-    _core.quantise(READER, values, codes, scales, spec.kinds[key], False)
+    scales = torch.zeros(-(-p.numel() // _core.quantized_block), device="cpu")
+    _core.quantize(READER, values, codes, scales, spec.kinds[key], False)
     state[code], state[scale] = codes.to(p.device), scales.to(p.device)
 
 

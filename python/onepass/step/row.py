@@ -94,15 +94,15 @@ def pack(
     if get("rounding") == "stochastic":
         numbers[_STOCHASTIC] = 1.0
     extras = _NO_EXTRAS
-    quantised, mastered = get("state_dtype") == "8bit", get("master_weights", False)
-    if quantised or mastered or anchor or ema_decay is not None:
+    quantized, mastered = get("state_dtype") == "8bit", get("master_weights", False)
+    if quantized or mastered or anchor or ema_decay is not None:
         extras = Extras(
-            scales=tuple(map(scale_key, states)) if quantised else (),
+            scales=tuple(map(scale_key, states)) if quantized else (),
             ema=None if ema_decay is None else EMA,
             master=MASTER if mastered else None,
             anchor=ANCHOR if anchor else None,
         )
-        states = tuple(map(code_key, states)) if quantised else states
+        states = tuple(map(code_key, states)) if quantized else states
     counted = 2 if spec.counted and counts_on_device else int(spec.counted)
     return GroupRow(group["params"], number, states, counted, tuple(numbers), extras, device)
 

@@ -1,5 +1,5 @@
-// What has to be settled on the device before an update: the norm, whether the step is skipped, its number, and with
-// these the scalars. One block of threads does it.
+// What is known only on the device before an update: the norm, whether the step is skipped, its number, and with these
+// the scalars. One block of threads does it.
 #pragma once
 
 #include "cuda/measure.hpp"
@@ -47,7 +47,7 @@ ONEPASS_DEVICE inline void prepare(const FinalizeScalars& work, int thread, int 
       group.number[number.place] =
           number.kind == OnDevice::program
               ? evaluate(static_cast<const Instruction*>(number.at), static_cast<double>(outcome.draw))
-              : number_at(number.at, number.kind == OnDevice::twofold);
+              : number_at(number.at, number.kind == OnDevice::f64);
     }
     group.draw = static_cast<uint64_t>(outcome.draw);
     double t = source.t;
@@ -59,7 +59,7 @@ ONEPASS_DEVICE inline void prepare(const FinalizeScalars& work, int thread, int 
         *static_cast<float*>(source.count) = static_cast<float>(t);
       }
     }
-    Scalars scalars = scalars_of(group, t, source.new_average != 0);
+    Scalars scalars = scalars_of(group, t, source.new_ema != 0);
     scalars.scale = scalars.scale * outcome.unscale * outcome.coefficient;
     work.scalars[i] = scalars;
   }

@@ -47,7 +47,7 @@ def test_extension_links_no_torch() -> None:
     assert all(name.startswith(allowed) for name in libraries)
 
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def setting(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-#include "cuda/mirror.hpp"
+#include "cuda/device_copy.hpp"
 
 #include <algorithm>
 #include <cstring>

@@ -208,7 +208,7 @@ def digest(tensors: list[torch.Tensor]) -> str:
 DIGESTS = """
 def work():
     from onepass import _core
-    from tests.test_exact import digests
+    from tests.rules.test_exact import digests
     print(json.dumps([_core.isa(), digests()]))
 
 for name in {names}:

@@ -1,0 +1,1 @@
+"""Clients: what libraries around torch do with an optimizer."""

@@ -1,0 +1,1 @@
+"""Hyper-parameters and options: what is refused, and in which words."""

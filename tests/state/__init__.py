@@ -1,0 +1,1 @@
+"""What parameters keep between steps: checkpoints, and the memory that it takes."""
