@@ -1,7 +1,8 @@
-"""Tasks: lint, tests, bench, docs. CONTRIBUTING.md says when to use which."""
+"""Tasks: lint, tests, versions, bench, docs. CONTRIBUTING.md says when to use which."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -113,6 +114,43 @@ def memcheck(session: nox.Session) -> None:
         env={"PYTHONMALLOC": "malloc", "ONEPASS_CPU": "x86-64", "OMP_NUM_THREADS": "1"},
         external=True,
     )
+
+
+# Each Python with the oldest and the newest torch that has a wheel for it, and one Python with all of them.
+TORCHES = ("2.9.1", "2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
+PAIRS = (
+    *(f"3.10:{torch}" for torch in ("2.9.1", "2.14.1")),
+    *(f"3.11:{torch}" for torch in TORCHES),
+    *(f"{python}:{torch}" for python in ("3.12", "3.13", "3.14") for torch in ("2.9.1", "2.15.0")),
+)
+
+
+@nox.session(venv_backend="none")
+def versions(session: nox.Session) -> None:
+    """Core tests and times on each Python and torch, into docs/versions.md; `-- 3.11:2.9.1 ...` chooses pairs.
+
+    Pythons are those found as python3.X. Set PIP_INDEX_URL to an index of torch's CPU builds: those of PyPI bring
+    gigabytes of CUDA.
+    """
+    failed = []
+    for pair in session.posargs or PAIRS:
+        version, torch = pair.split(":")
+        interpreter = shutil.which(f"python{version}")
+        if interpreter is None:
+            session.warn(f"{pair}: no python{version} is found")
+            continue
+        # Not nox's own environment: a session has one, and its Python is fixed before pairs are known.
+        place = Path(".nox", f"versions-{version}-{torch}")
+        python = str(place.resolve() / "bin" / "python")
+        try:
+            session.run(interpreter, "-m", "venv", str(place), external=True)
+            pip = (python, "-m", "pip", "install", "-q")
+            session.run(*pip, f"torch=={torch}", ".[test]", external=True)
+            session.run(python, "benchmarks/versions.py", external=True)
+        except nox.command.CommandFailed:
+            failed.append(pair)
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
 
 
 @nox.session

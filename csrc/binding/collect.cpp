@@ -206,7 +206,7 @@ class Collector {
     bool has_state = true;
     SlotArray slot{};
     std::array<PyObject*, Slots::most + 2> storage{};  // of the slots, the parameter, the gradient
-    bool supported = true;
+    bool supported = true, writable = true;
     std::array<bool, Slots::most> readable{};
   };
 
@@ -287,7 +287,7 @@ class Collector {
     static const SlotArray none{};
     const SlotArray& slot = one.has_slots ? one.slot : none;
     const Native::Tensor own = native_->of(one.parameter);
-    Found found = Found::unsupported;
+    Found found = Found::mismatch;
     if (!native_->is_inference(own)) {
       found = operands_.read(group(), slot, [&](int k, TensorView& view) {
         const Native::Tensor tensor = k == of_parameter  ? own
@@ -330,17 +330,18 @@ class Collector {
 
   void examine(Parts& one) {
     if (one.gradient == nullptr) return;
-    one.supported = examine(one.parameter, true, one.storage[Slots::most]) &&
-                    examine(one.gradient, false, one.storage[Slots::most + 1]);
+    one.supported = examine(one.parameter, one.storage[Slots::most]) &&
+                    examine(one.gradient, one.storage[Slots::most + 1]);
+    one.writable = one.supported && !reader_.is_inference(one.parameter);
     for (size_t k = 0; k < Slots::most && one.supported; ++k) {
-      if (one.slot[k] != nullptr) one.readable[k] = examine(one.slot[k], false, one.storage[k]);
+      if (one.slot[k] != nullptr) one.readable[k] = examine(one.slot[k], one.storage[k]);
     }
   }
 
-  bool examine(PyObject* tensor, bool written, PyObject*& storage) {
+  bool examine(PyObject* tensor, PyObject*& storage) {
     if (!is_tensor(tensor)) return false;
     py::object found;
-    if (!reader_.examine(tensor, written, found)) return false;
+    if (!reader_.examine(tensor, found)) return false;
     storage = found.ptr();
     if (found) out_.kept.push_back(std::move(found));
     return true;
@@ -348,8 +349,8 @@ class Collector {
 
   void read_parts(size_t i, const Parts& one) {
     if (one.gradient == nullptr) return;
-    Found found = Found::unsupported;
-    if (one.supported) {
+    Found found = one.supported ? Found::mismatch : Found::unsupported;
+    if (one.supported && one.writable) {
       found = operands_.read(group(), one.slot, [&](int k, TensorView& view) {
         if (k == of_parameter) return reader_.view(one.parameter, one.storage[Slots::most], view);
         if (k == of_gradient) return reader_.view(one.gradient, one.storage[Slots::most + 1], view);

@@ -197,7 +197,7 @@ void measure(const Reader& reader, Memory& memory, const py::list& params, Clip&
   std::vector<std::pair<PyObject*, PyObject*>> gradients;  // and their storages
   for (const py::handle parameter : params) {
     py::object gradient = py::reinterpret_steal<py::object>(reader.gradient(parameter.ptr())), storage;
-    if (gradient.is_none() || !reader.examine(gradient.ptr(), false, storage)) continue;
+    if (gradient.is_none() || !reader.examine(gradient.ptr(), storage)) continue;
     gradients.emplace_back(gradient.ptr(), storage.ptr());
     collected->objects.push_back(gradient.ptr());
     collected->kept.push_back(std::move(gradient));

@@ -71,17 +71,22 @@ PyObject* Reader::gradient(PyObject* parameter) const {
   return grad;
 }
 
-bool Reader::examine(PyObject* tensor, bool written, py::object& storage) const {
+bool Reader::is_inference(PyObject* tensor) const {
+  if (native_ != nullptr) return native_->is_inference(native_->of(tensor));
+  static PyObject* const name = interned("is_inference");
+  uintptr_t inference = 0;
+  return !ask(tensor, name, inference) || inference != 0;
+}
+
+bool Reader::examine(PyObject* tensor, py::object& storage) const {
   if (!is_exact(tensor) && !is_plain_(py::handle(reinterpret_cast<PyObject*>(Py_TYPE(tensor)))).cast<bool>()) {
     return false;
   }
-  if (native_ != nullptr) return !written || !native_->is_inference(native_->of(tensor));
+  if (native_ != nullptr) return true;
   static PyObject* const is_neg = interned("is_neg");
-  static PyObject* const is_inference = interned("is_inference");
   static PyObject* const untyped_storage = interned("untyped_storage");
-  uintptr_t negated = 0, inference = 0;
+  uintptr_t negated = 0;
   if (api_ == nullptr || !ask(tensor, is_neg, negated) || negated != 0) return false;
-  if (written && (!ask(tensor, is_inference, inference) || inference != 0)) return false;
   storage = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor, untyped_storage));
   if (!storage) PyErr_Clear();  // sparse, ...: it has none
   return static_cast<bool>(storage);

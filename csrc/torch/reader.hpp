@@ -32,9 +32,12 @@ class Reader {
   PyObject* gradient(PyObject* parameter) const;
 
   // What has to be known of a tensor before it is read. May run Python. `storage` is kept for `view`, which cannot do
-  // without it where tensors are not read natively. False if the kernels do not cover the tensor: lazily negated, one
-  // of inference mode if it is to be `written`, a foreign subclass.
-  bool examine(PyObject* tensor, bool written, pybind11::object& storage) const;
+  // without it where tensors are not read natively. False if the kernels do not cover the tensor: lazily negated, a
+  // foreign subclass.
+  bool examine(PyObject* tensor, pybind11::object& storage) const;
+
+  // Whether an examined tensor is one of inference mode, which nobody may write to. May run Python.
+  bool is_inference(PyObject* tensor) const;
 
   // Reads a tensor that has been examined, without Python. False if the kernels do not cover it: another device or
   // dtype, no strided memory. A tensor that reaches beyond its storage has a null address.
@@ -43,7 +46,7 @@ class Reader {
   // Both at once.
   bool read(PyObject* tensor, TensorView& out) const {
     pybind11::object storage;
-    return examine(tensor, false, storage) && view(tensor, storage.ptr(), out);
+    return examine(tensor, storage) && view(tensor, storage.ptr(), out);
   }
 
  private:

@@ -11,7 +11,7 @@ import torch
 import onepass
 from tests import cases, tolerances
 from tests.cases import Case
-from tests.helpers import parameters
+from tests.helpers import allow_gradients_of, parameters
 from tests.one_pass import oracle
 
 SHAPES = [(5, 7), (700,), ()]
@@ -44,7 +44,7 @@ def pair(
 def same_gradients(low: list[Any], full: list[Any], dtype: torch.dtype) -> None:
     for p, q in zip(low, full, strict=True):
         grad = torch.randn(p.shape).to(dtype)
-        p.grad_dtype = dtype
+        allow_gradients_of(p, dtype)
         p.grad, q.grad = grad, grad.to(torch.float32)
 
 
@@ -125,7 +125,7 @@ def test_wide_parameters_have_none(case: Case, dtype: torch.dtype) -> None:
 def set_to(values: torch.Tensor, dtype: torch.dtype) -> tuple[torch.nn.Parameter, Any]:
     """Return a parameter whose float32 has been set to any numbers: 0 - 1 * (-x)."""
     p = torch.nn.Parameter(torch.zeros(values.shape, dtype=dtype))
-    p.grad_dtype = torch.float32
+    allow_gradients_of(p, torch.float32)
     p.grad = -values
     optimizer = onepass.SGD([p], lr=1.0, master_weights=True)
     optimizer.step()

@@ -14,6 +14,7 @@ import torch
 import onepass
 from tests import cases, tolerances
 from tests.cases import Case
+from tests.helpers import allow_gradients_of
 
 Words = npt.NDArray[np.uint64]
 
@@ -96,7 +97,7 @@ def make(
     """Return parameters that the next step sets to any float32 numbers, before rounding: 0 - 1 * (-x)."""
     params = [torch.nn.Parameter(torch.zeros(x.shape, dtype=dtype)) for x in values]
     for p, x in zip(params, values, strict=True):
-        p.grad_dtype = torch.float32
+        allow_gradients_of(p, torch.float32)
         p.grad = -x
     return params, onepass.SGD(params, lr=1.0, rounding="stochastic", **options)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests import cases, reference, tolerances
 from tests.cases import Case
-from tests.helpers import expected_step, gradients, parameters, state_of
+from tests.helpers import allow_gradients_of, expected_step, gradients, parameters, state_of
 from tests.reference import State
 
 
@@ -81,7 +81,7 @@ def test_every_element_of_low_precision_moves(case: Case, dtype: torch.dtype) ->
 def test_float32_gradients_on_low_precision_parameters(case: Case, dtype: torch.dtype) -> None:
     """Gradients of float32 are used as they are, not rounded to the parameter's dtype first."""
     (p,) = parameters([(67,)], dtype)
-    p.grad_dtype = torch.float32
+    allow_gradients_of(p, torch.float32)
     optimizer = case.ours([p])
     for _ in range(3):
         p.grad = torch.randn(67)
@@ -116,7 +116,7 @@ def test_writes_round_to_nearest_even(values: list[float], dtype: torch.dtype) -
     """The written number is the float32 result rounded as torch rounds it: ties, overflow, subnormal numbers."""
     x = torch.tensor(values, dtype=torch.float32)
     p = torch.nn.Parameter(torch.zeros(len(values), dtype=dtype))
-    p.grad_dtype = torch.float32
+    allow_gradients_of(p, torch.float32)
     p.grad = -x
     cases.BY_ID["sgd"].ours([p], lr=1.0).step()
     expected = (torch.zeros_like(x) + x).to(dtype)

@@ -10,7 +10,14 @@ from torch import nn
 
 from tests import cases, tolerances
 from tests.cases import Case
-from tests.helpers import Optimizer, assert_same, gradients, parameters, twin
+from tests.helpers import (
+    Optimizer,
+    assert_same,
+    gradients,
+    parameters,
+    skip_where_torch_begins_no_state,
+    twin,
+)
 
 STEPS = 12
 SHAPES = [(5, 7), (7,), (2, 3, 2, 2), (1,), (), (130,)]
@@ -63,6 +70,7 @@ def test_given_gradients(case: Case, dtype: torch.dtype) -> None:
 
 @cases.classes
 def test_several_groups(case: Case) -> None:
+    skip_where_torch_begins_no_state(case)
     ours = parameters(SHAPES)
     theirs = twin(ours)
     optimizers: list[Optimizer] = []

@@ -13,7 +13,7 @@ import torch
 from onepass import _core
 from tests import cases, tolerances
 from tests.cases import Case
-from tests.helpers import run_in_children
+from tests.helpers import allow_gradients_of, run_in_children
 
 
 def numbers(
@@ -151,7 +151,7 @@ def test_float32_gradients_of_the_same_value(case: Case, dtype: torch.dtype) -> 
     """A gradient that the low-precision type can hold gives the same bits in float32."""
     start = torch.randn(700).to(dtype)
     p, q = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
-    q.grad_dtype = torch.float32
+    allow_gradients_of(q, torch.float32)
     optimizer = case.ours([p, q])
     for _ in range(3):
         p.grad = torch.randn(700).to(dtype)

@@ -95,7 +95,7 @@ EDITS = {
 
 
 def run(code: str, **environment: str) -> None:
-    done = run_python(BESIDE + code + "\nprint('done')\n", timeout=120, **environment)
+    done = run_python(BESIDE + code + "\nprint('done')\n", timeout=600, **environment)
     assert (done.returncode, done.stdout.strip()) == (0, "done"), (
         done.returncode,
         done.stdout[-1000:],

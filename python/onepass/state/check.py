@@ -30,7 +30,9 @@ def fits_storage(tensor: torch.Tensor) -> bool:
 def refuse(groups: list[Group], g: int, i: int) -> None:
     """Raise for a parameter whose gradient does not fit it, or where one of both lacks memory."""
     p = groups[g]["params"][i]
-    if p.grad.shape != p.shape:
+    if p.is_inference():
+        problem = "is an inference tensor, which cannot be changed in place outside of inference mode"
+    elif p.grad.shape != p.shape:
         problem = f"has shape {tuple(p.shape)}, its gradient {tuple(p.grad.shape)}"
     elif not fits_storage(p):
         problem = _storage_problem(p)
@@ -49,9 +51,10 @@ def _storage_problem(tensor: torch.Tensor) -> str:
     return f"does not fit its storage, which was resized to {size} bytes"
 
 
-def has_zero_gradient(p: torch.Tensor) -> bool:
-    """Return whether a gradient is torch's zero without memory."""
-    return p.grad is not None and p.grad._is_zerotensor()
+def is_for_torch(p: torch.Tensor) -> bool:
+    """Return whether torch's step can do what the kernels cannot: a zero without memory, an inference tensor in its mode."""
+    zero = p.grad is not None and p.grad._is_zerotensor()
+    return zero or (p.is_inference() and torch.is_inference_mode_enabled())
 
 
 def diagnose(spec: Spec, groups: list[Group], states: States, g: int, i: int) -> None:

@@ -45,10 +45,10 @@ def sort_out(
         failure = look()
         if failure is None:
             return []
-        zero = {g for g, i in failure.mismatch if check.has_zero_gradient(groups[g]["params"][i])}
-        if not zero and not failure.unsupported:
+        others = {g for g, i in failure.mismatch if check.is_for_torch(groups[g]["params"][i])}
+        if not others and not failure.unsupported:
             break
-        unsupported.update(failure.unsupported, zero)
+        unsupported.update(failure.unsupported, others)
     for g, i in failure.mismatch:
         check.refuse(groups, g, i)
     for g, i in failure.missing_state:
