@@ -31,7 +31,9 @@ def refuse(groups: list[Group], g: int, i: int) -> None:
     """Raise for a parameter whose gradient does not fit it, or where one of both lacks memory."""
     p = groups[g]["params"][i]
     if p.is_inference():
-        problem = "is an inference tensor, which cannot be changed in place outside of inference mode"
+        problem = (
+            "is an inference tensor, which cannot be changed in place outside of inference mode"
+        )
     elif p.grad.shape != p.shape:
         problem = f"has shape {tuple(p.shape)}, its gradient {tuple(p.grad.shape)}"
     elif not fits_storage(p):
