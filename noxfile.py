@@ -94,7 +94,9 @@ def sanitize(session: nox.Session, kind: str) -> None:
         environment |= {"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1"}
     fixed = ("setarch", "--addr-no-randomize")  # its shadow memory and random addresses may collide
     chosen = session.posargs or SANITIZED[kind]
-    session.run(*fixed, "python", "-m", "pytest", "-q", *chosen, env=environment, external=True)
+    session.run(
+        *fixed, "python", "-m", "pytest", "-q", "-n0", *chosen, env=environment, external=True
+    )
 
 
 @nox.session

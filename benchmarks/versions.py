@@ -69,7 +69,7 @@ undisturbed rounds can be compared; the ratios are medians of rounds in which bo
 
 def tests() -> dict[str, str]:
     """Run the core tests in this environment."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CORE]
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *CORE]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout)
     summary = done.stdout.strip().splitlines()[-1]

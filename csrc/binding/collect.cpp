@@ -28,7 +28,7 @@ void find_slots(PyObject* own, const Slots& slots, SlotArray& found) {
     const int k = slots.index_of(key, expected);
     if (k < 0) continue;
     found[static_cast<size_t>(k)] = value == Py_None ? nullptr : value;
-    expected = k + 1;
+    expected = k + 1 < slots.count ? k + 1 : 0;
   }
 }
 

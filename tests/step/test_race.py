@@ -68,10 +68,8 @@ EDITS = {
     own = optimizer.state.get(p)
     if own:
         optimizer.state[p] = {key: value.clone() for key, value in dict(own).items()}""",
-    "gradients are dropped and replaced": """
-    p = chance.choice(params)
-    p.grad = None
-    p.grad = torch.ones_like(p)""",
+    # Not dropped: torch lets go of the GIL in the midst of `p.grad = None`, and crashes when it reads .grad itself then.
+    "gradients are replaced": "p = chance.choice(params); p.grad = torch.ones_like(p)",
     "parameters get other data": "p = chance.choice(params); p.data = torch.ones_like(p.data)",
     "parameters are exchanged": """
     i = chance.randrange(len(params))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
+import sys
 
 import pytest
 import torch
@@ -44,6 +46,20 @@ def test_a_version_that_was_not_tested_is_read_in_the_public_way(
         assert f"torch {unknown} is not among" in str(
             reason_for_way(make_reader(way="dlpack"), unknown)
         )
+
+
+@cases.classes
+def test_loaded_states_are_found_by_their_names(case: Case) -> None:
+    """Names that a file has brought are other objects than ours, which only comparing their letters would tell."""
+    (p,) = parameters([(5,)])
+    optimizer = case.ours([p])
+    gradients([p])
+    optimizer.step()
+    saved = io.BytesIO()
+    torch.save(optimizer.state_dict(), saved)
+    saved.seek(0)
+    optimizer.load_state_dict(torch.load(saved, weights_only=True))
+    assert all(key is sys.intern(key) for key in optimizer.state[p])
 
 
 def test_the_way_can_be_forced() -> None:

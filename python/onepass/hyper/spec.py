@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -36,7 +37,9 @@ SLOTS: Mapping[str, int] = _core.number_slots()
 """Indices into the numbers of a group; the rule's hyper-parameters follow from "hyper" on."""
 
 RULES: Mapping[str, Rule] = {
-    name: Rule(number, tuple(s for s, _ in states), tuple(kind for _, kind in states), hypers)
+    name: Rule(
+        number, tuple(sys.intern(s) for s, _ in states), tuple(kind for _, kind in states), hypers
+    )
     for name, (number, states, hypers) in _core.specs().items()
 }
 """All rules by their names."""

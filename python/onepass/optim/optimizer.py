@@ -20,7 +20,7 @@ from onepass.hyper import options, schedules
 from onepass.hyper.spec import Group, Spec
 from onepass.state import checkpoint
 from onepass.state.ema import ema_in_place
-from onepass.state.names import ANCHOR
+from onepass.state.names import ANCHOR, intern_keys
 from onepass.step.report import Report
 from onepass.step.stepper import Call, Stepper
 from onepass.step.torch_step import torch_step
@@ -224,10 +224,14 @@ class OnePass(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take in the state of a pickled or loaded optimizer."""
-        if self.spec.counted:
-            for own in state["state"].values():
-                if ANCHOR in own and "step" not in own:  # which torch takes for granted
-                    own["step"] = torch.tensor(0.0)
+        for own in state["state"].values():
+            if not isinstance(own, dict):
+                continue
+            intern_keys(own)
+            if (
+                self.spec.counted and ANCHOR in own and "step" not in own
+            ):  # torch takes it for granted
+                own["step"] = torch.tensor(0.0)
         super().__setstate__(state)
         applied = checkpoint.steps_applied(self.param_groups, self.state)
         self._stepper = Stepper(self.spec, applied)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,13 @@ EMA, MASTER, ANCHOR = "ema", "master", "anchor"
 READABLE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
+def intern_keys(own: dict[Any, Any]) -> None:
+    """Have the names in a state be those that all states share, by which a step finds them without comparing letters."""
+    items = [(sys.intern(key) if type(key) is str else key, value) for key, value in own.items()]
+    own.clear()
+    own.update(items)
+
+
 class Extras(NamedTuple):
     """Names of what a group keeps beyond the states of its rule."""
 
@@ -26,12 +34,12 @@ class Extras(NamedTuple):
 
 def code_key(key: str) -> str:
     """Return the name of the bytes of an 8-bit state."""
-    return f"{key}_code"
+    return sys.intern(f"{key}_code")
 
 
 def scale_key(key: str) -> str:
     """Return the name of the block scales of an 8-bit state."""
-    return f"{key}_scale"
+    return sys.intern(f"{key}_scale")
 
 
 def name_of(groups: list[Group], g: int, i: int) -> str:
