@@ -330,8 +330,8 @@ class Collector {
 
   void examine(Parts& one) {
     if (one.gradient == nullptr) return;
-    one.supported = examine(one.parameter, one.storage[Slots::most]) &&
-                    examine(one.gradient, one.storage[Slots::most + 1]);
+    one.supported =
+        examine(one.parameter, one.storage[Slots::most]) && examine(one.gradient, one.storage[Slots::most + 1]);
     one.writable = one.supported && !reader_.is_inference(one.parameter);
     for (size_t k = 0; k < Slots::most && one.supported; ++k) {
       if (one.slot[k] != nullptr) one.readable[k] = examine(one.slot[k], one.storage[k]);
