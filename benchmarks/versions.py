@@ -59,10 +59,11 @@ COLUMNS = (
 )
 HEAD = """# Versions
 
-Measured by `nox -s versions` on {processor}: AdamW, float32, one thread. Each row is a Python with a torch; "read by" names the
-way in which tensors are read, as `onepass info` does. The tests are the core's: everything that reads tensors, keeps states or
-meets torch's own code. The times are those of a tenth of all rounds or less, as rows are measured at different times and only
-undisturbed rounds can be compared; the ratios are medians of rounds in which both had their turn.
+Measured by `benchmarks/versions.py`, which `nox -s versions` runs in each environment, on {processor}: AdamW, float32,
+one thread. Each row is a Python with a torch; "read by" names the way in which tensors are read, as `onepass info` does.
+The tests are the core's: everything that reads tensors, keeps states or meets torch's own code; empty cells have not been
+filled by a run yet. The times are those that a tenth of the rounds stayed below, as rows are measured at different times and
+only undisturbed rounds can be compared; the ratios are medians of rounds in which both had their turn.
 
 """
 

@@ -177,7 +177,9 @@ def test_an_interrupted_skip_is_counted(call: str, monkeypatch: pytest.MonkeyPat
             optimizer.step()
     report = optimizer.report
     assert (report.applied, report.steps_applied, report.steps_skipped) == (False, 4, 1)
-    assert optimizer.report == report
+    assert repr(optimizer.report) == repr(
+        report
+    )  # a norm of NaN equals itself nowhere but in print
 
 
 @cases.rules
