@@ -25,20 +25,9 @@ from onepass.reader import READER
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "versions.md"
-CORE = (
-    "tests/test_reader.py",
-    "tests/test_against_torch.py",
-    "tests/test_against_formula.py",
-    "tests/test_lifecycle.py",
-    "tests/test_fallback.py",
-    "tests/test_checkpoints.py",
-    "tests/test_repeated_steps.py",
-    "tests/test_clients.py",
-    "tests/test_compile.py",
-    "tests/test_errors.py",
-    "tests/schedule",
-    "tests/transfer",
-    "tests/step",
+CORE = tuple(
+    f"tests/{room}"
+    for room in ("step", "state", "hyper", "rules", "clients", "schedule", "transfer")
 )
 MODELS_TIMED = ("policy", "small1000")
 """13 tensors and 1000 tensors: what a step costs beside its arithmetic shows in these."""

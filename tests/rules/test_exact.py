@@ -160,6 +160,21 @@ def test_float32_gradients_of_the_same_value(case: Case, dtype: torch.dtype) -> 
     tolerances.exact(p, q)
 
 
+@cases.rules
+def test_bfloat16_gradients_beside_float32_parameters(case: Case) -> None:
+    """FSDP2 has them since torch 2.15: the bits are those of the same gradient in float32."""
+    start = torch.randn(700)
+    p, q = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    allow_gradients_of(p, torch.bfloat16)
+    optimizer = case.ours([p, q])
+    for _ in range(3):
+        p.grad = torch.randn(700).bfloat16()
+        q.grad = p.grad.float()
+        optimizer.step()
+    tolerances.exact(p, q)
+    assert optimizer.state[p].keys() == optimizer.state[q].keys()
+
+
 def digests() -> dict[str, str]:
     """Return a digest of the results of every optimizer and dtype: ordinary numbers, and those at the edges."""
     found = {}
