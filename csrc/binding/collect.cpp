@@ -1,3 +1,4 @@
+// More than 400 lines: the two ways of collecting, without Python and with it, share what they read and how they end.
 #include "binding/collect.hpp"
 
 #include <algorithm>

@@ -1,5 +1,6 @@
 """Lives of optimizers: random edits between steps, each step compared with that of a fresh copy and with torch's.
 
+More than 400 lines: actions, both oracles and the runner replay each other's random numbers.
 `python -m tests.step.lives --lives 100000` runs many in worker processes; `--seed 17` replays one and says what it does.
 """
 
