@@ -77,7 +77,6 @@ def sanitize(session: nox.Session, kind: str) -> None:
         ".",
         f"-Cbuild-dir=build/{kind}",
         "-Ccmake.build-type=RelWithDebInfo",
-        "-Ccmake.define.ONEPASS_CUDA=OFF",
         "-Ccmake.define.ONEPASS_SANITIZED=ON",
         f"-Ccmake.define.CMAKE_CXX_FLAGS={FLAGS[kind]} -fno-omit-frame-pointer",
         env={"CXX": "g++"},

@@ -1,5 +1,15 @@
-# The architectures of GPUs that nvcc can compile for: one for each generation that has code of its own.
+# The architectures to compile for: those of the GPUs present; where there is none, one for each generation that has code of its
+# own and that nvcc knows, and PTX for those to come.
 function(onepass_cuda_architectures out)
+  execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+    OUTPUT_VARIABLE present ERROR_QUIET RESULT_VARIABLE failed)
+  string(REGEX MATCHALL "[0-9]+\\.[0-9]+" present "${present}")
+  if(failed EQUAL 0 AND present)
+    list(TRANSFORM present REPLACE "([0-9]+)\\.([0-9]+)" "\\1\\2-real")
+    list(REMOVE_DUPLICATES present)
+    set(${out} "${present}" PARENT_SCOPE)
+    return()
+  endif()
   find_program(ONEPASS_NVCC nvcc HINTS "${CMAKE_CUDA_COMPILER}" ENV CUDACXX PATHS /usr/local/cuda/bin)
   set(compiler "${ONEPASS_NVCC}")
   if(CMAKE_CUDA_COMPILER)

@@ -250,8 +250,12 @@ struct StateKinds {
 };
 template <template <class> class... Rule>
 ONEPASS_DEVICE constexpr StateKinds state_kinds(RuleList<Rule...>) {
-  static_assert(max_states == 3);
-  return {{{Rule<double>::state[0].kind, Rule<double>::state[1].kind, Rule<double>::state[2].kind}...}};
+  StateKinds kinds{};
+  for (int k = 0; k < max_states; ++k) {
+    int rule = 0;
+    ((kinds.of[rule++][k] = Rule<double>::state[k].kind), ...);
+  }
+  return kinds;
 }
 
 // What kind of number state `k` of a rule is.
