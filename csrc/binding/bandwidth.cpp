@@ -25,6 +25,7 @@ Stream::Stream(const Reader& reader, const py::list& tensors) : kept_(tensors.at
         throw py::value_error("tensors: those of a tuple must have one shape and dtype");
       }
       found.has[k] = true;
+      found.same_strides = found.same_strides && same_strides(p, view);
     }
     plan_.add(found, 1, false);
   }

@@ -20,16 +20,18 @@ enum class Found { nothing, ready, unsupported, missing_state, mismatch };
 
 bool has_memory(const TensorView& view) { return view.data != nullptr || view.count() == 0; }
 
-// The values of a state dict for the group's slots, null where it has none.
+// The values of a state dict for the group's slots, null where it has none, or is none.
 void find_slots(PyObject* own, const Slots& slots, SlotArray& found) {
   std::fill_n(found.begin(), slots.count, nullptr);
+  if (own == nullptr || !PyDict_Check(own)) return;
   PyObject *key = nullptr, *value = nullptr;
-  int expected = 0;
-  for (Py_ssize_t position = 0; PyDict_Next(own, &position, &key, &value);) {
+  int expected = 0, missing = slots.count;
+  for (Py_ssize_t position = 0; missing != 0 && PyDict_Next(own, &position, &key, &value);) {
     const int k = slots.index_of(key, expected);
     if (k < 0) continue;
     found[static_cast<size_t>(k)] = value == Py_None ? nullptr : value;
-    expected = k + 1 < slots.count ? k + 1 : 0;
+    expected = k + 1;
+    --missing;
   }
 }
 
@@ -54,6 +56,7 @@ class OperandReader {
     if (!view(of_gradient, g) || !can_follow(p.dtype, g.dtype)) return Found::unsupported;
     if (p.device != device_ || g.device != device_) return Found::unsupported;
     if (!same_shape(p, g) || !has_memory(p) || !has_memory(g)) return Found::mismatch;
+    operands.same_strides = same_strides(p, g);
     operands.has[param] = operands.has[grad] = true;
     for (int k = 0; k < group.slots.count; ++k) {
       if (slot[static_cast<size_t>(k)] == nullptr ? !may_lack(group.slots, k) : !read_slot(group, k, view))
@@ -114,8 +117,11 @@ class OperandReader {
   bool read_like_param(int k, int operand, const View& view) {
     TensorView& found = operands.view[operand];
     operands.has[operand] = true;
-    return view(k, found) && found.device == device_ && same_shape(operands.view[param], found) && has_memory(found) &&
-           free_of_overlap(found);
+    if (!view(k, found) || found.device != device_ || !has_memory(found)) return false;
+    if (!same_shape(operands.view[param], found)) return false;
+    if (same_strides(operands.view[param], found)) return true;
+    operands.same_strides = false;
+    return free_of_overlap(found);
   }
 
   int device_;
@@ -143,16 +149,7 @@ class Collector {
       out_.parameters.insert(out_.parameters.end(), parameters, parameters + size);
       out_.ends.push_back(out_.parameters.size());
       out_.objects.reserve(out_.objects.size() + size * static_cast<size_t>(group().slots.count + 1));
-      // What one stage has asked the processor for, the next one finds in its cache some parameters later.
-      const size_t lag = size >= worth_prefetching ? stage_lag : 0;
-      for (size_t i = 0; i < size + 5 * lag && supported_; ++i) {
-        if (i < size) find_state(cursor, i, lag != 0);
-        if (i - lag < size && !ask_for_tensors(i - lag, lag != 0)) return false;
-        if (i - 2 * lag < size && !find_tensors(cursor, i - 2 * lag, lag != 0)) return false;
-        if (i - 3 * lag < size && !ask_for_states(i - 3 * lag, lag != 0)) return false;
-        if (lag != 0 && i - 4 * lag < size) ask_for_storages(i - 4 * lag);
-        if (i - 5 * lag < size) read(i - 5 * lag);
-      }
+      if (!(size < worth_prefetching ? pass<0>(cursor, size) : pass<1>(cursor, size))) return false;
     }
     return true;
   }
@@ -185,7 +182,6 @@ class Collector {
   }
 
  private:
-  static constexpr size_t stage_lag = 1;
   // Fewer parameters than this are all in a cache sooner than they could be asked for.
   static constexpr size_t worth_prefetching = 64;
 
@@ -195,10 +191,10 @@ class Collector {
     PyObject* own;            // its state dict, or null
     Native::Tensor gradient;  // or null
     SlotArray slot;
-    bool has_slots;
+    int slots;  // of the group, or 0 without a gradient
   };
-  static constexpr size_t most_passing = 16;
-  static_assert(5 * stage_lag < most_passing);
+  static constexpr size_t stages = 5, most_passing = 8;
+  static_assert(stages <= most_passing);
 
   // One parameter, where Python may run: all of it is kept.
   struct Parts {
@@ -222,87 +218,93 @@ class Collector {
   const GroupRow& group() const { return out_.groups[g_]; }
   Passing& passing(size_t i) { return passing_[i % most_passing]; }
 
-  void find_state(StateCursor& cursor, size_t i, bool prefetches) {
+  // All parameters of the group, through all stages. What one stage has asked the processor for, the next one finds in
+  // its cache `lag` parameters later, if that is not 0.
+  template <size_t lag>
+  bool pass(StateCursor& cursor, size_t size) {
+    for (size_t i = 0; i < size + (stages - 1) * lag && supported_; ++i) {
+      if (i < size) find_state<lag>(cursor, i);
+      if (i - lag < size && !check_parameter<lag>(i - lag)) return false;
+      if (i - 2 * lag < size && !find_tensors<lag>(cursor, i - 2 * lag)) return false;
+      if (i - 3 * lag < size && !check_states<lag>(i - 3 * lag)) return false;
+      if (i - 4 * lag < size) read(i - 4 * lag);
+    }
+    return true;
+  }
+
+  template <bool prefetches>
+  void find_state(StateCursor& cursor, size_t i) {
     Passing& one = passing(i);
     one.parameter = group().at(i);
     one.own = group().slots.count != 0 ? cursor.at(one.parameter, false) : nullptr;
-    if (!prefetches) return;
-    prefetch(one.parameter);
-    if (one.own != nullptr) prefetch(one.own);
+    if constexpr (prefetches) {
+      prefetch(one.parameter);
+      prefetch(one.own);
+    }
   }
 
-  bool ask_for_tensors(size_t i, bool prefetches) {
+  template <bool prefetches>
+  bool check_parameter(size_t i) {
     const Passing& one = passing(i);
     if (!reader_.is_exact(one.parameter)) return false;
-    if (!prefetches) return true;
-    native_->prefetch(native_->of(one.parameter));
-    if (one.own != nullptr && PyDict_Check(one.own)) {
-      const char* const keys = reinterpret_cast<const char*>(reinterpret_cast<PyDictObject*>(one.own)->ma_keys);
-      for (int k = 0; k < 3; ++k) prefetch(keys + k * line);
+    if constexpr (prefetches) {
+      native_->prefetch(native_->of(one.parameter));
+      if (one.own != nullptr && PyDict_Check(one.own)) {
+        const char* const keys = reinterpret_cast<const char*>(reinterpret_cast<PyDictObject*>(one.own)->ma_keys);
+        for (int k = 0; k < 3; ++k) prefetch(keys + k * line);
+      }
     }
     return true;
   }
 
-  bool find_tensors(StateCursor& cursor, size_t i, bool prefetches) {
+  template <bool prefetches>
+  bool find_tensors(StateCursor& cursor, size_t i) {
     Passing& one = passing(i);
     const Slots& slots = group().slots;
-    one.has_slots = false;
     one.gradient = native_->gradient(native_->of(one.parameter));
-    if (one.gradient == nullptr) return true;
+    if (one.gradient == nullptr) {
+      one.slots = 0;
+      return true;
+    }
     PyObject* const object = native_->object_of(one.gradient);
     if (object != nullptr && !reader_.is_exact(object)) return false;
-    if (prefetches) native_->prefetch(one.gradient);
-    if (slots.count == 0) return true;
-    if (one.own == nullptr) one.own = cursor.at(one.parameter, true);
-    if (one.own == nullptr || !PyDict_Check(one.own)) return true;
-    one.has_slots = true;
+    if constexpr (prefetches) native_->prefetch(one.gradient);
+    one.slots = slots.count;
+    if (one.own == nullptr && slots.count != 0) one.own = cursor.at(one.parameter, true);
     find_slots(one.own, slots, one.slot);
-    for (int k = 0; prefetches && k < slots.count; ++k) prefetch(one.slot[static_cast<size_t>(k)]);
+    for (int k = 0; prefetches && k < one.slots; ++k) prefetch(one.slot[static_cast<size_t>(k)]);
     return true;
   }
 
-  bool ask_for_states(size_t i, bool prefetches) {
+  template <bool prefetches>
+  bool check_states(size_t i) {
     const Passing& one = passing(i);
-    if (prefetches) native_->prefetch_storage(native_->of(one.parameter));
-    for (int k = 0; one.has_slots && k < group().slots.count; ++k) {
+    for (int k = 0; k < one.slots; ++k) {
       PyObject* const value = one.slot[static_cast<size_t>(k)];
       if (value == nullptr) continue;
       if (!reader_.is_exact(value)) return false;
-      if (prefetches) native_->prefetch(native_->of(value));
+      if constexpr (prefetches) native_->prefetch(native_->of(value));
     }
     return true;
-  }
-
-  void ask_for_storages(size_t i) {
-    const Passing& one = passing(i);
-    if (one.gradient != nullptr) native_->prefetch_storage(one.gradient);
-    for (int k = 0; one.has_slots && k < group().slots.count; ++k) {
-      PyObject* const value = one.slot[static_cast<size_t>(k)];
-      if (value != nullptr) native_->prefetch_storage(native_->of(value));
-    }
   }
 
   void read(size_t i) {
     const Passing& one = passing(i);
     if (one.gradient == nullptr) return;
-    static const SlotArray none{};
-    const SlotArray& slot = one.has_slots ? one.slot : none;
     const Native::Tensor own = native_->of(one.parameter);
     Found found = Found::mismatch;
     if (!native_->is_inference(own)) {
-      found = operands_.read(group(), slot, [&](int k, TensorView& view) {
+      found = operands_.read(group(), one.slot, [&](int k, TensorView& view) {
         const Native::Tensor tensor = k == of_parameter  ? own
                                       : k == of_gradient ? one.gradient
-                                                         : native_->of(slot[static_cast<size_t>(k)]);
+                                                         : native_->of(one.slot[static_cast<size_t>(k)]);
         return native_->read(tensor, view);
       });
       if (found == Found::ready && !has_state(group(), one.own)) found = Found::missing_state;
     }
     if (found == Found::ready) {
       out_.gradients.push_back(one.gradient);
-      for (int k = 0; k < group().slots.count; ++k) {
-        if (slot[static_cast<size_t>(k)] != nullptr) out_.objects.push_back(slot[static_cast<size_t>(k)]);
-      }
+      add_slots(one.slot);
     }
     conclude(i, one.parameter, found);
   }
@@ -311,6 +313,13 @@ class Collector {
   static bool has_state(const GroupRow& group, PyObject* own) {
     if (group.slots.count == 0) return true;
     return own != nullptr ? PyDict_Check(own) : group.slots.count == 1 && group.anchor_key != Py_None;
+  }
+
+  void add_slots(const SlotArray& slot) {
+    for (int k = 0; k < group().slots.count; ++k) {
+      PyObject* const value = slot[static_cast<size_t>(k)];
+      if (value != nullptr) out_.objects.push_back(value);
+    }
   }
 
   PyObject* keep(PyObject* object) {
@@ -362,9 +371,7 @@ class Collector {
     }
     if (found == Found::ready) {
       out_.objects.push_back(one.gradient);
-      for (PyObject* const value : one.slot) {
-        if (value != nullptr) out_.objects.push_back(value);
-      }
+      add_slots(one.slot);
     }
     conclude(i, one.parameter, found);
   }

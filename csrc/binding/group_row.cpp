@@ -89,9 +89,9 @@ Slots::Slots(const GroupRow& group) {
     role[count] = given;
     operand[count++] = index;
   };
+  if (group.step_key != Py_None) add(group.step_key, Role::step, 0);  // torch puts it first, too
   int k = 0;
   for (const py::handle name : group.keys) add(name.ptr(), Role::state, first_state + k++);
-  if (group.step_key != Py_None) add(group.step_key, Role::step, 0);
   if (group.ema_key != Py_None) add(group.ema_key, Role::ema, ema);
   if (group.master_key != Py_None) add(group.master_key, Role::master, master);
   k = 0;

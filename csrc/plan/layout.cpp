@@ -37,18 +37,6 @@ bool strides_are_dense(const TensorView& view) {
   return true;
 }
 
-bool share_dense_layout(const Operands& operands, int64_t count) {
-  const TensorView& first = operands.view[param];
-  if (count <= 1) return true;
-  for (int k = 1; k < max_operands; ++k) {
-    if (!operands.has[k]) continue;
-    for (int d = 0; d < first.dims; ++d) {
-      if (first.shape[d] != 1 && operands.view[k].stride[d] != first.stride[d]) return false;
-    }
-  }
-  return is_dense(first);
-}
-
 const Strided* StridedStore::add(const Operands& operands, int leader) {
   const std::vector<int> order = outer_to_inner(operands.view[leader]);
   std::vector<int64_t>& numbers = numbers_.emplace_back();

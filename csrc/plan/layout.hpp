@@ -46,6 +46,14 @@ inline bool same_shape(const TensorView& a, const TensorView& b) {
   return same;
 }
 
+// Of tensors of one shape: whether the same indices lead to the same places.
+inline bool same_strides(const TensorView& a, const TensorView& b) {
+  for (int d = 0; d < a.dims; ++d) {
+    if (a.stride[d] != b.stride[d] && a.shape[d] != 1) return false;
+  }
+  return true;
+}
+
 // In the order of its indices, without gaps.
 inline bool is_contiguous(const TensorView& view) {
   int64_t expected = 1;
@@ -73,11 +81,8 @@ struct Operands {
   float* scale[max_states] = {};
   int states = 0;
   bool quantized = false;
+  bool same_strides = true;  // as the parameter, all of them
 };
-
-// True if the elements at the same place in memory are the same elements of all operands, which are dense; `count` is
-// the number of elements.
-bool share_dense_layout(const Operands& operands, int64_t count);
 
 // Keeps the strides of tensors that do not share a layout.
 class StridedStore {

@@ -72,7 +72,8 @@ void Plan::add(const Operands& operands, const StepNumber& t, bool new_ema) {
   segment.scalars = scalars_for(t, new_ema);
   // The blocks of 8-bit states follow the memory of the states.
   const int leader = operands.quantized ? first_state : param;
-  segment.strided = share_dense_layout(operands, segment.count) ? nullptr : strided_.add(operands, leader);
+  const bool is_flat = count == 1 || (operands.same_strides && onepass::is_dense(operands.view[param]));
+  segment.strided = is_flat ? nullptr : strided_.add(operands, leader);
   segment.start = elements_;
   elements_ += count;
 }

@@ -63,16 +63,10 @@ class Native {
   Tensor keep_storage(Tensor tensor) const;
   void release(Tensor kept) const { release_(kept); }
 
-  // Asks the processor to fetch what `read` will touch: the TensorImpl and, once this is there, its storage.
+  // Asks the processor to fetch the TensorImpl.
   void prefetch(Tensor tensor) const {
     const char* const start = static_cast<const char*>(impl(tensor));
     for (int line = 0; line < 3; ++line) onepass::prefetch(start + 64 * line);
-  }
-  void prefetch_storage(Tensor tensor) const {
-    if (!reads_objects()) return;
-    const char* const start = static_cast<const char*>(storage(tensor));
-    onepass::prefetch(start + layout_.data_in_storage);
-    onepass::prefetch(start + layout_.flags_in_storage);
   }
 
  private:

@@ -131,7 +131,7 @@ def test_what_follows_is_made_up_for(
     for _ in range(4):
         optimizer.step()
     if call == "step":
-        optimizer._stepper.forget()
+        optimizer._stepper.remembers = False
     real = getattr(_core, call)
 
     def interrupted_after(*arguments: Any) -> Any:
@@ -163,7 +163,7 @@ def test_an_interrupted_skip_is_counted(call: str, monkeypatch: pytest.MonkeyPat
     for _ in range(4):
         optimizer.step()
     if call == "step":
-        optimizer._stepper.forget()
+        optimizer._stepper.remembers = False
     params[0].grad[0] = torch.nan  # type: ignore[index]
     real = getattr(_core, call)
 

@@ -152,6 +152,7 @@ class OnePass(Optimizer):
 
     @steps_applied.setter
     def steps_applied(self, count: int) -> None:
+        self._stepper.finish(self.param_groups)
         self._stepper.steps_applied = count
 
     @property

@@ -58,7 +58,8 @@ class Stepper:
     """Does the steps of one optimizer and keeps what is to be known from one to the next.
 
     A step is applied and counted by one call of the compiled part. What has to follow it (the report, the numbers of
-    schedules in the groups) is made up for by whatever comes next, if an exception has come between.
+    schedules in the groups) is made up for by whatever comes next, if an exception has come between, or if nobody could
+    have seen the difference.
 
     Attributes:
         memory: Of the compiled part; it counts the steps.
@@ -75,14 +76,8 @@ class Stepper:
         self._last: Last | None = (False, None, None, [])
         self._scaler: tuple[Any, Any] | None = None  # GradScaler's numbers, if a device reads them
         self._clip: _core.Clip | None = None  # of a step that is not finished
-        self.forget()
-        self.steps_applied = steps_applied
-
-    def forget(self) -> None:
-        """Have the next step look at everything anew."""
-        applied = self.steps_applied if hasattr(self, "memory") else 0
         self.memory = _core.Memory()
-        self.steps_applied = applied
+        self.steps_applied = steps_applied
         self.remembers = self._writes = False
         self._clips: tuple[float, bool] | None = None  # what the remembered groups ask for
         self._checked: list[Group | None] = []  # the groups as they were found right
@@ -98,21 +93,17 @@ class Stepper:
 
     def repeat(self, groups: list[Group], state: States) -> bool:
         """Do the step with the groups as they are remembered; return whether they still are so."""
-        memory = self.memory
-        applied = memory.steps_applied
-        if applied != self._finished or self._clip is not None:
-            self.finish(groups)
+        if self._clips is None and self._clip is None and not self._writes:
+            # Only a report follows, when it is asked for.
+            return _core.repeat(READER, self.memory, groups, state, None)
+        self.finish(groups)
         clip = None
         if self._clips is not None:
             clip = self._clip = _core.Clip(*self._clips, 1.0)
-        if not _core.repeat(READER, memory, groups, state, clip):
+        if not _core.repeat(READER, self.memory, groups, state, clip):
             self._clip = None
             return False
-        if clip is None and not self._writes:
-            self._finished = applied + 1
-            self._last = APPLIED
-        else:
-            self.finish(groups)
+        self.finish(groups)
         return True
 
     def full(self, call: Call) -> None:
