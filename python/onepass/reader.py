@@ -105,4 +105,4 @@ def warn_if_slow() -> None:
             if READER.way == "none"
             else "steps of many small tensors take several times as long"
         )
-        warnings.warn(f"onepass: {reason}: {consequence}", RuntimeWarning, stacklevel=4)
+        warnings.warn(f"onepass: {reason}: {consequence}", RuntimeWarning, stacklevel=5)

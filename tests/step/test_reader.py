@@ -6,11 +6,13 @@ import ctypes
 import io
 import os
 import sys
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
+import onepass.reader
 import onepass.step.stepper
 import onepass.transfer
 from onepass.reader import READER, WAYS, is_tested, make_reader, reason_for_way, wanted_way
@@ -46,6 +48,21 @@ def test_a_version_that_was_not_tested_is_read_in_the_public_way(
         assert f"torch {unknown} is not among" in str(
             reason_for_way(make_reader(way="dlpack"), unknown)
         )
+
+
+def test_a_slow_way_is_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONEPASS_READER", raising=False)
+    monkeypatch.setattr(onepass.reader, "reason_for_way", lambda: "torch 2.99.0 is not tested")
+    monkeypatch.setattr(onepass.reader, "_told", False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            params = parameters([(3,)])
+            gradients(params)
+            onepass.SGD(params, lr=0.1).step()
+    assert [one.category for one in caught] == [RuntimeWarning]
+    assert "torch 2.99.0 is not tested: steps of many small tensors" in str(caught[0].message)
+    assert caught[0].filename == __file__
 
 
 @cases.classes
