@@ -11,6 +11,7 @@ import torch
 from tests import cases, tolerances
 from tests.cases import Case
 from tests.cuda.emulation import on_emulated_device
+from tests.helpers import allow_gradients_of
 from tests.one_pass.test_same_bits import EVERYTHING, PRECISIONS, laid_out
 
 Made = tuple[Any, list[Any]]
@@ -157,15 +158,17 @@ def test_layouts(case: Case, precision: str, layout: str) -> None:
 def test_mixed_types(case: Case, grad_dtype: torch.dtype) -> None:
     """Parameters of all types in groups of one optimizer, with gradients and states of others."""
 
+    def gradient_dtype(p: torch.Tensor) -> torch.dtype:
+        return torch.promote_types(p.dtype, torch.float32)
+
     def train() -> Made:
         params = [torch.nn.Parameter(x) for d in cases.DTYPES for x in flat([300, 2100], d)]
         for p in params:
-            if hasattr(p, "grad_dtype"):
-                p.grad_dtype = None  # any
+            allow_gradients_of(p, gradient_dtype(p))
         optimizer = case.ours([{"params": params[i : i + 2]} for i in range(0, len(params), 2)])
         for step in range(3):
             for p in params:
-                p.grad = like(p).to(torch.float32 if p.dtype != torch.float64 else torch.float64)
+                p.grad = like(p).to(gradient_dtype(p))
             optimizer.step()
             if step == 0:
                 for p in params[::2]:
