@@ -326,6 +326,21 @@ def test_deepcopy(case: Case) -> None:
 
 
 @cases.classes
+def test_copies_of_states_that_are_empty(case: Case) -> None:
+    """`state[p]` of a parameter without state leaves an empty one behind, which torch's Adagrad cannot copy."""
+    p, q = parameters([(3,), (3,)])
+    optimizer = case.ours([p])
+    optimizer.state.clear()
+    assert not optimizer.state[q]
+    optimizer.add_param_group({"params": q})
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        gradients(*[group["params"] for group in copied.param_groups])
+        copied.step()
+        assert all(set(case.state_keys) <= set(state) for state in copied.state.values())
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+@cases.classes
 def test_pickle(case: Case) -> None:
     (p,) = parameters([(70,)])
     optimizer = case.ours([p], l1_decay=0.01)

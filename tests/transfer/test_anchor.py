@@ -85,6 +85,17 @@ def test_it_pulls_back(case: Case) -> None:
 
 
 @classes
+def test_taken_away(case: Case) -> None:
+    """Nothing of an anchor is left: not even a state without entries."""
+    opt = case.ours(model().named_parameters())
+    before = {p: dict(state) for p, state in opt.state.items()}
+    anchor_decay(opt, 0.1)
+    anchor_decay(opt, 0.0)
+    assert opt.state == before
+    assert all("anchor_decay" not in group for group in opt.param_groups)
+
+
+@classes
 def test_checkpoints_hold_the_anchors(case: Case) -> None:
     net = model()
     opt = case.ours(net.named_parameters())

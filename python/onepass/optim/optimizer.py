@@ -225,8 +225,11 @@ class OnePass(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take in the state of a pickled or loaded optimizer."""
-        for own in state["state"].values():
+        for p, own in list(state["state"].items()):
             if not isinstance(own, dict):
+                continue
+            if not own:  # as `state[p]` of a parameter without state leaves it behind
+                del state["state"][p]
                 continue
             intern_keys(own)
             if (

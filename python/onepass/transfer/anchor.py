@@ -86,8 +86,8 @@ def anchor_decay(opt: OnePass, strength: float, part: str | nn.Module | None = N
         for p in params:
             if strength:
                 opt.state[p][ANCHOR] = p.detach().clone(memory_format=torch.preserve_format)
-            else:
-                opt.state.get(p, {}).pop(ANCHOR, None)
+            elif (state := opt.state.get(p, {})).pop(ANCHOR, None) is not None and not state:
+                del opt.state[p]
         if params and strength:
             group[_OPTION] = float(strength)
         elif not _anchored(opt, group):
