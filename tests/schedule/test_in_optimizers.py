@@ -326,8 +326,9 @@ def test_torch_scheduler_and_schedule_is_an_error(case: Case, where: str) -> Non
     before = [p.detach().clone() for p in params]
 
     def use() -> None:
-        torch.optim.lr_scheduler.StepLR(optimizer, 2)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
         optimizer.step()
+        scheduler.step()
 
     with pytest.raises(RuntimeError, match=r"(?s)lr of parameter group \d.*schedule.*LRScheduler"):
         use()
@@ -342,8 +343,9 @@ def test_as_torch_scheduler_and_schedule_is_an_error(case: Case) -> None:
     gradients(params)
 
     def use() -> None:
-        as_torch_scheduler(optimizer, LR)
+        scheduler = as_torch_scheduler(optimizer, LR)
         optimizer.step()
+        scheduler.step()
 
     with pytest.raises(RuntimeError, match=r"(?s)lr of parameter group 0.*schedule.*LRScheduler"):
         use()
@@ -408,8 +410,8 @@ def test_as_torch_scheduler(case: Case) -> None:
         ("Adam", {"eps": Constant(1e-8)}),
         ("RMSprop", {"alpha": Constant(0.9)}),
         ("Adagrad", {"lr_decay": Constant(0.1)}),
-        ("SGD", {"max_grad_norm": Constant(1.0)}),
-        ("SGD", {"ema_decay": Constant(0.9)}),
+        ("SGD", {"max_grad_value": Constant(1.0)}),
+        ("SGD", {"anchor_decay": Constant(0.9)}),
     ],
     ids=str,
 )

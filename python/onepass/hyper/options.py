@@ -13,6 +13,7 @@ import torch
 
 from onepass.hyper.checks import above, at_least, at_most, one_of, whole_number
 from onepass.schedule import Schedule
+from onepass.schedule.plateau import Plateau, config
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
@@ -44,20 +45,23 @@ class Options(TypedDict, total=False):
         anchor_decay: Decay towards the weights in state "anchor", at least 0. `onepass.transfer.anchor_decay` puts
             them there and sets the option; a step of a group that has the option and no anchors raises. Default: 0.
         seed: (whole) Of stochastic rounding, in [0, 2**64). Default: 0.
+        plateau: Reduces the learning rate, number or schedule, where the metrics that `opt.observe` is given do not
+            improve; `lr=0.1 * Plateau(...)` says the same. Default: None.
     """
 
     l1_decay: float | Schedule
     l1_mode: Literal["proximal", "subgradient"]
-    max_grad_norm: float | None
+    max_grad_norm: float | Schedule | None
     max_grad_value: float | None
     skip_nonfinite: bool
-    ema_decay: float | None
+    ema_decay: float | Schedule | None
     master_weights: bool
     rounding: Literal["nearest", "stochastic"]
     state_dtype: torch.dtype | Literal["8bit"] | None
     train_from: int
     anchor_decay: float
     seed: int
+    plateau: Plateau | None
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,11 @@ def _fraction(**values: Any) -> None:
     at_most(1.0, **values)
 
 
+def _plateau(plateau: Any) -> None:
+    if plateau is not None and not isinstance(plateau, Plateau):
+        config(plateau)
+
+
 _not_negative, _positive = partial(at_least, 0.0), partial(above, 0.0)
 _flag = partial(one_of, (False, True))
 
@@ -107,6 +116,7 @@ OPTIONS = (
     Option("train_from", 0, whole_number, foreign=True),
     Option("anchor_decay", 0.0, _not_negative),
     Option("seed", 0, partial(whole_number, 2**64), whole=True, foreign=True),
+    Option("plateau", None, _plateau, foreign=True),
 )
 DEFAULTS: Mapping[str, Any] = {option.name: option.default for option in OPTIONS}
 WHOLE = tuple(option.name for option in OPTIONS if option.whole)
@@ -150,7 +160,7 @@ def check_whole(group: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
 def needs_count(group: Mapping[str, Any]) -> bool:
     """Return whether a step depends on the number of steps before it, so that a checkpoint must hold it."""
     stochastic = group.get("rounding") == "stochastic" or group.get("state_dtype") == "8bit"
-    return stochastic or group.get("train_from", 0) > 0
+    return stochastic or bool(group.get("train_from")) or bool(group.get("anchor_decay"))
 
 
 def refuse(group: Mapping[str, Any], number: int) -> None:

@@ -1,29 +1,49 @@
 """Hyper-parameters that are schedules: how they live in parameter groups, and what loading does with them.
 
 `group["lr"]` always holds a number, the one that the next step will use. The schedule behind it stands beside it
-as plain data, `group["schedules"] = {"lr": {...}}`, and `group["steps_applied"]` says how far it has come: whatever
-copies, saves or exchanges groups takes the schedules along.
+as plain data, `group["schedules"] = {"lr": {...}}`, and `group["steps_applied"]` says how far it has come; what reduces
+a learning rate is `group["plateau"]`. Whatever copies, saves or exchanges groups takes them along.
 """
 
 from __future__ import annotations
 
+import copy
+import gc
 from collections.abc import Mapping
 from typing import Any
 
-from onepass.schedule import Schedule, from_dict
+from onepass.schedule import Constant, Schedule, from_dict
+from onepass.schedule.plateau import STATE, Plateau, Reduced, config, observed, reduced
 from onepass.schedule.program import program
 
-KEY, COUNT = "schedules", "steps_applied"
+KEY, COUNT, OFFSET, PLATEAU = "schedules", "steps_applied", "step_offset", "plateau"
+KEYS = (KEY, COUNT, OFFSET, PLATEAU)
+"""Entries of a group that a step does not read: what makes its numbers, and how far that has come.
+
+`group["step_offset"]` says how many steps more the states have seen than the optimizer has applied: where they were
+loaded into one that counts for itself.
+"""
 POLICIES = ("error", "keep", "checkpoint")
-_NAMES = ("lr", "weight_decay", "l1_decay", "momentum")
+_NAMES = ("lr", "weight_decay", "l1_decay", "momentum", "ema_decay", "max_grad_norm")
+_OF_THE_HOST = ("ema_decay", "max_grad_norm")
+"""Values that a device takes as numbers only."""
 
 
 def split(values: Mapping[str, Any], t: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return `values` with every schedule replaced by its number at `t`, and the schedules as plain data.
 
-    A schedule of one of the betas is called "betas.0" or "betas.1".
+    A schedule of one of the betas is called "betas.0" or "betas.1". A `Plateau` is replaced by its state.
     """
     numbers, plain = dict(values), {}
+    lr, plateau = values.get("lr"), values.get(PLATEAU)
+    if isinstance(lr, Reduced):
+        if isinstance(plateau, Plateau | Mapping):
+            message = f"{PLATEAU} must be None where lr has one, got {plateau!r}"
+            raise ValueError(message)
+        values = {**values, "lr": lr.schedule, PLATEAU: lr.plateau}
+        plateau = lr.plateau
+    if isinstance(plateau, Plateau):
+        numbers[PLATEAU] = plateau.start()
     for name in _NAMES:
         value = values.get(name)
         if isinstance(value, Schedule):
@@ -39,9 +59,18 @@ def split(values: Mapping[str, Any], t: int) -> tuple[dict[str, Any], dict[str, 
 
 def enter(group: dict[str, Any], defaults: Mapping[str, Any], t: int) -> None:
     """Give a parameter group its schedules, those of the defaults that it does not override among them."""
+    if group.get(PLATEAU, defaults.get(PLATEAU)) is not None:
+        scheduled = "lr" in group.get(KEY, ()) or (
+            "lr" not in group and "lr" in defaults.get(KEY, ())
+        )
+        lr = group.get("lr", defaults.get("lr"))
+        if not scheduled and not isinstance(lr, Schedule | Reduced):
+            group["lr"] = Constant(float(lr))  # type: ignore[arg-type]
     numbers, plain = split(group, t)
     default = {name: s for name, s in defaults.get(KEY, {}).items() if _field(name) not in group}
     group.update(numbers)
+    if PLATEAU not in group and PLATEAU in defaults:
+        group[PLATEAU] = dict(defaults[PLATEAU])
     if plain or default or KEY in defaults:
         group[KEY] = {**default, **group.get(KEY, {}), **plain}
         for name in default:
@@ -53,39 +82,97 @@ def _field(name: str) -> str:
     return name.partition(".")[0]
 
 
+Fields = list[tuple[str, "int | None", Schedule]]
+
+
+def _mark(group: Mapping[str, Any]) -> tuple[Any, bool]:
+    """Return what a scheduler would have changed."""
+    return group.get("lr"), "initial_lr" in group
+
+
 class Schedules:
     """The schedules of an optimizer's groups, read from their plain data once."""
 
     def __init__(self) -> None:
-        self._read: dict[int, tuple[dict[str, Any], list[tuple[str, int | None, Schedule]]]] = {}
+        self._read: dict[int, tuple[dict[str, Any], Fields]] = {}
+        self._written: dict[
+            int, tuple[Any, bool]
+        ] = {}  # by group: its lr, and whether it has an "initial_lr"
+        self._surprises = 0
 
-    def of(self, group: Mapping[str, Any]) -> list[tuple[str, int | None, Schedule]]:
+    def of(self, group: Mapping[str, Any]) -> Fields:
         """Return the schedules of a group, each with its key and, for a beta, its index there."""
         plain = group[KEY]
         known = self._read.get(id(plain))
-        if known is None or known[0] is not plain:
+        if known is None or known[0] != plain:
             fields = []
             for name, schedule in plain.items():
                 field, _, index = name.partition(".")
                 fields.append((field, int(index) if index else None, from_dict(schedule)))
-            known = plain, fields
+            known = copy.deepcopy(plain), fields
             self._read[id(plain)] = known
         return known[1]
 
     def write(self, group: dict[str, Any], t: int) -> None:
         """Write into a group the numbers that the step after `t` applied steps uses."""
         for field, index, schedule in self.of(group):
-            if index is None:
-                group[field] = schedule(t)
+            value = schedule(t)
+            if field == "lr":
+                if group.get(PLATEAU) is not None:
+                    value = reduced(group[PLATEAU], value)
+                group[field] = value
+                self._written[id(group)] = _mark(group)
+            elif index is None:
+                group[field] = value
             else:
                 betas = group[field]
-                group[field] = (*betas[:index], schedule(t), *betas[index + 1 :])
+                group[field] = (*betas[:index], value, *betas[index + 1 :])
         group[COUNT] = t
+
+    def are_as_written(self, groups: list[dict[str, Any]]) -> bool:
+        """Return whether nobody else has written into a learning rate that is a schedule."""
+        return all(
+            "lr" not in group.get(KEY, ()) or self._written.get(id(group)) == _mark(group)
+            for group in groups
+        )
+
+    def refuse_scheduler(self, groups: list[dict[str, Any]]) -> None:
+        """Raise if a torch scheduler writes into a learning rate that is a schedule.
+
+        To look for one takes some 10 ms. It is done where somebody has written into such a learning rate, more and more
+        seldom where that was no scheduler.
+        """
+        if self.are_as_written(groups):
+            return
+        self._surprises += 1
+        if self._surprises & (self._surprises - 1):
+            return
+        scheduler = live_scheduler(groups)
+        if scheduler is not None:
+            self._surprises = 0
+            g = next(g for g, group in enumerate(groups) if "lr" in group.get(KEY, ()))
+            message = (
+                f"lr of parameter group {g} is a schedule, and a torch LRScheduler ({type(scheduler).__name__}) was "
+                "made for this optimizer, too: give the optimizer a number as lr, or delete the scheduler "
+                "(onepass.schedule.as_torch_scheduler makes a scheduler of a schedule, onepass.schedule.Plateau "
+                "reduces one); nothing was updated"
+            )
+            raise RuntimeError(message)
+        for group in groups:
+            self._written[id(group)] = _mark(group)
 
     def for_device(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """Return a group with programs in the place of the numbers that schedules give."""
         found = dict(group)
         for field, index, schedule in self.of(group):
+            if field in _OF_THE_HOST:
+                message = (
+                    f"{field} must be a number where the device counts the steps (capturable, a tensor lr, GradScaler "
+                    f"in the step), got the schedule {schedule!r}; nothing was updated"
+                )
+                raise RuntimeError(message)
+            if field == "lr" and group.get(PLATEAU) is not None:
+                schedule = schedule * float(group[PLATEAU]["reduction"])
             if index is None:
                 found[field] = program(schedule)
             else:
@@ -97,20 +184,48 @@ class Schedules:
 def contains_schedule(group: Mapping[str, Any]) -> bool:
     """Return whether somebody has put a schedule itself into a parameter group."""
     betas = group.get("betas", ())
-    return any(isinstance(group.get(name), Schedule) for name in _NAMES) or (
-        isinstance(betas, tuple | list) and any(isinstance(beta, Schedule) for beta in betas)
+    return (
+        any(isinstance(group.get(name), Schedule) for name in _NAMES)
+        or isinstance(group.get("lr"), Reduced)
+        or isinstance(group.get(PLATEAU), Plateau)
+        or (isinstance(betas, tuple | list) and any(isinstance(beta, Schedule) for beta in betas))
     )
 
 
-def refuse_scheduler(group: Mapping[str, Any], number: int) -> None:
-    """Raise if a torch scheduler writes into a learning rate that is a schedule."""
-    if "initial_lr" in group and "lr" in group[KEY]:
-        message = (
-            f"lr of parameter group {number} is a schedule, and a torch LRScheduler was made for this optimizer, "
-            "too: give the optimizer a number as lr, or leave the scheduler out "
-            "(onepass.schedule.as_torch_scheduler makes a scheduler of a schedule); nothing was updated"
-        )
-        raise RuntimeError(message)
+def live_scheduler(groups: list[dict[str, Any]]) -> Any:
+    """Return a torch scheduler (or one of timm) that belongs to the optimizer of these groups, or None."""
+    known: dict[type, bool] = {}
+    for _ in range(2):
+        found = None
+        for thing in gc.get_objects():
+            kind = type(thing)
+            is_scheduler = known.get(kind)
+            if is_scheduler is None:
+                is_scheduler = known[kind] = any(
+                    str(c.__module__).startswith(("torch.optim.lr_scheduler", "timm.scheduler"))
+                    for c in kind.__mro__
+                )
+            if is_scheduler and _writes_into(thing, groups):
+                found = thing
+                break
+        if found is None:
+            return None
+        gc.collect()  # one that nobody refers to any more is none
+    return found
+
+
+def _writes_into(scheduler: Any, groups: list[dict[str, Any]]) -> bool:
+    optimizer = getattr(scheduler, "__dict__", {}).get("optimizer")
+    its = getattr(optimizer, "param_groups", ())
+    return any(group is own for group in its for own in groups)
+
+
+def feed(groups: list[dict[str, Any]], metric: float) -> bool:
+    """Have the plateaus of all groups see a metric; return whether there are any."""
+    fed = [(g, observed(g[PLATEAU], metric)) for g in groups if g.get(PLATEAU) is not None]
+    for group, state in fed:
+        group[PLATEAU] = state
+    return bool(fed)
 
 
 def merge(
@@ -149,8 +264,34 @@ def merge(
             plain[name] = schedule
         elif name not in mine:
             merged[_field(name)] = own[_field(name)]
+    _merge_plateaus(own, saved, policy, number, merged)
     if plain or KEY in own or KEY in saved:
         merged[KEY] = plain
     if "lr" in plain:
         merged.pop("initial_lr", None)  # of a torch scheduler that is not there any more
     return merged
+
+
+def _merge_plateaus(
+    own: Mapping[str, Any],
+    saved: Mapping[str, Any],
+    policy: str,
+    number: int,
+    merged: dict[str, Any],
+) -> None:
+    """Have a merged group go on with the metrics of the checkpoint, reduced as the policy says."""
+    mine, theirs = own.get(PLATEAU), saved.get(PLATEAU)
+    if theirs is None:
+        return
+    ours, its = None if mine is None else config(mine), config(theirs)
+    if ours == its or policy == "checkpoint":
+        return
+    if policy == "error":
+        message = (
+            f"{PLATEAU} of parameter group {number} is {ours!r}, in the checkpoint {its!r}: set on_schedule_mismatch "
+            "to 'keep' or 'checkpoint' on the optimizer; nothing was loaded"
+        )
+        raise ValueError(message)
+    merged[PLATEAU] = None
+    if ours is not None:
+        merged[PLATEAU] = {**ours.start(), **{key: theirs[key] for key in STATE}}

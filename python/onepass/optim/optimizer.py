@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -16,15 +16,20 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,
 )
 
+from onepass.device import extension
 from onepass.hyper import options, schedules
 from onepass.hyper.spec import Group, Spec
-from onepass.state import checkpoint
+from onepass.schedule.plateau import metric_of
+from onepass.state import checkpoint, make
 from onepass.state.ema import ema_in_place
-from onepass.state.names import ANCHOR, intern_keys
+from onepass.state.names import intern_keys
 from onepass.step.report import Report
+from onepass.step.row import pack
 from onepass.step.stepper import Call, Stepper
 from onepass.step.torch_step import torch_step
 
+_COPIED = ("on_schedule_mismatch",)
+"""Attributes that copies have, beside what torch copies."""
 _HOOKS = ("check", "rule")
 """What a subclass may decide of a group by a method of its own."""
 
@@ -57,7 +62,9 @@ class OnePass(Optimizer):
         numbers, plain = schedules.split({**arguments, **own}, 0)
         arguments = {name: numbers[name] for name in arguments}
         self.check(arguments)
-        self._given = options.given({name: numbers[name] for name in own})
+        self._given = options.given(
+            {name: numbers[name] for name in numbers if name not in arguments}
+        )
         if plain:
             self._given[schedules.KEY] = plain
         self._stepper = Stepper(self.spec)
@@ -77,7 +84,8 @@ class OnePass(Optimizer):
             group = {**self.defaults, **param_group}
             self.check(group)
             options.check(group)
-            options.check_whole(group, self.defaults)
+            whole = self.param_groups[0] if self.param_groups else self.defaults
+            options.check_whole(group, whole)
         super().add_param_group(param_group)
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
@@ -160,15 +168,76 @@ class OnePass(Optimizer):
         """What the last step did."""
         return self._stepper.report(self.param_groups)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's state, as `torch.optim.Optimizer.state_dict`; waits for a device that counts steps."""
-        self._stepper.catch_up(self.param_groups)
-        return super().state_dict()
+    def observe(self, metric: float | torch.Tensor) -> None:
+        """Have the :class:`~onepass.schedule.Plateau` of every parameter group that has one see a validation metric.
 
-    def ema_weights(self) -> AbstractContextManager[None]:
+        The learning rate that is reduced by it stands in `group["lr"]` at once.
+
+        Args:
+            metric: A number, or a tensor of one element. NaN is no improvement.
+
+        Raises:
+            TypeError: `metric` is no number.
+            RuntimeError: No parameter group has a plateau.
+        """
+        value = metric_of(metric)
+        self._stepper.catch_up(self.param_groups)
+        for group in self.param_groups:
+            if schedules.contains_schedule(group):
+                schedules.enter(group, {}, self.steps_applied)
+        if not schedules.feed(self.param_groups, value):
+            message = "observe: no parameter group has a plateau; give the optimizer lr=0.1 * onepass.schedule.Plateau()"
+            raise RuntimeError(message)
+        self._stepper.write_groups(self.param_groups)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state, as `torch.optim.Optimizer.state_dict`; waits for a device that counts steps.
+
+        A group that waits (`train_from`) and a parameter that has only an anchor have states before their first step
+        here, so that `torch.distributed.checkpoint` takes a checkpoint for complete when it is.
+        """
+        self._stepper.catch_up(self.param_groups)
+        made = checkpoint.complete(
+            self.spec, self.param_groups, self.state, self.steps_applied, self._make_state
+        )
+        if not made:
+            return super().state_dict()
+        numbers = {p: i for i, p in enumerate(p for g in self.param_groups for p in g["params"])}
+
+        def completed(_: Any, saved: dict[str, Any]) -> None:
+            saved["state"].update({numbers[p]: own for p, own in made.items()})
+
+        handle = self.register_state_dict_post_hook(completed, prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            handle.remove()
+
+    def _make_state(self, group: Group, p: torch.Tensor, state: dict[str, Any]) -> None:
+        counts = p.is_cuda and extension.counts_steps(group, self.defaults)
+        row = pack(self.spec, self.rule(group), group, 1.0, counts_on_device=counts)
+        make.complete(self.spec, group, state, p, row.states, row.extras, row.counted)
+
+    def ema_weights(
+        self, model: torch.nn.Module | None = None, data: Iterable[Any] | None = None
+    ) -> AbstractContextManager[None]:
         """Put the averages of the weights (`ema_decay`) in their place, and the weights back at the end.
 
-        Parameters without an average stay as they are. Needs memory for a copy of the weights.
+        Parameters without an average stay as they are. Needs memory for a copy of the weights. The weights are
+        back, too, where the block, the exchange itself or Ctrl-C raises.
+
+        The running statistics of BatchNorm belong to the weights that have been trained. For a model that has some,
+        give it and `data`: they are estimated anew for the averages, and are what they were at the end. A BatchNorm
+        whose own weights are frozen keeps its statistics.
+
+        Args:
+            model: The model whose weights these are. Default: None, statistics stay as they are.
+            data: Batches of inputs to run the model on in training mode: tensors, lists or tuples whose first
+                element is the input, or dicts of keyword arguments. Some hundred samples do. Default: None.
+
+        Raises:
+            TypeError: `model` is no module.
+            ValueError: `model` has BatchNorm layers, and `data` is missing or empty.
 
         Example:
             >>> import torch, onepass
@@ -178,8 +247,12 @@ class OnePass(Optimizer):
             >>> optimizer.step()
             >>> with optimizer.ema_weights():
             ...     loss = model(torch.ones(1, 2))
+
+        Reference:
+            Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018, section 3.3, for
+            the statistics; `torch.optim.swa_utils.update_bn` does the same for good.
         """
-        return ema_in_place(self.param_groups, self.state)
+        return ema_in_place(self.param_groups, self.state, model, data)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this class or of torch's class of the same name.
@@ -223,8 +296,17 @@ class OnePass(Optimizer):
             if schedules.KEY in group:
                 self._stepper.schedules.write(group, self.steps_applied)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold."""
+        self._stepper.catch_up(self.param_groups)
+        own = {name: self.__dict__[name] for name in _COPIED if name in self.__dict__}
+        state: dict[str, Any] = super().__getstate__()
+        return {**state, **own, schedules.COUNT: self.steps_applied}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take in the state of a pickled or loaded optimizer."""
+        state = dict(state)
+        applied = state.pop(schedules.COUNT, None)
         for p, own in list(state["state"].items()):
             if not isinstance(own, dict):
                 continue
@@ -232,14 +314,27 @@ class OnePass(Optimizer):
                 del state["state"][p]
                 continue
             intern_keys(own)
-            if (
-                self.spec.counted and ANCHOR in own and "step" not in own
-            ):  # torch takes it for granted
-                own["step"] = torch.tensor(0.0)
-        super().__setstate__(state)
-        applied = checkpoint.steps_applied(self.param_groups, self.state)
+        with _counted_only(state["state"], self.spec):
+            super().__setstate__(state)
+        if applied is None:
+            applied = checkpoint.steps_applied(self.param_groups, self.state)
         self._stepper = Stepper(self.spec, applied)
         self._offer_unscaling()
+
+
+@contextmanager
+def _counted_only(state: dict[Any, Any], spec: Spec) -> Iterator[None]:
+    """Keep states without a count out of the sight of torch, which takes one for granted."""
+    before = dict(state)
+    for p, own in before.items():
+        if spec.counted and isinstance(own, dict) and "step" not in own:
+            del state[p]
+    try:
+        yield
+    finally:
+        if len(state) != len(before):
+            state.clear()
+            state.update(before)
 
 
 _hooked_step = Optimizer.profile_hook_step(OnePass._step)

@@ -25,7 +25,7 @@ from onepass.step.row import EMPTY_ROW, GroupRow, is_settled, pack, refuse_witho
 
 Pairs = slow_path.Pairs
 _NONE: Pairs = set()
-_BESIDE = frozenset(("params", "param_names", schedules.KEY, schedules.COUNT))
+_BESIDE = frozenset(("params", "param_names", *schedules.KEYS))
 """Values of a group that are not hyper-parameters."""
 _CONSTANT = frozenset((float, int, bool, str, type(None), torch.dtype))
 
@@ -97,6 +97,8 @@ class Stepper:
             # Only a report follows, when it is asked for.
             return _core.repeat(READER, self.memory, groups, state, None)
         self.finish(groups)
+        if self._writes and not self.schedules.are_as_written(groups):
+            return False
         clip = None
         if self._clips is not None:
             clip = self._clip = _core.Clip(*self._clips, 1.0)
@@ -117,6 +119,7 @@ class Stepper:
             self._skip(groups, None)
             return
         snapshots = self._snapshots(call)
+        self._writes = any(schedules.KEY in s or options.needs_count(s) for s in snapshots)
         rows, unsupported = self._pack(call, snapshots, unscale)
         clip = self._clip = _clip_of(snapshots, unscale)
         if unsupported or self._run(call, snapshots, rows, clip) is not None:
@@ -193,7 +196,8 @@ class Stepper:
                 self._skip(groups, clip)
             self._clip = None
             return
-        self._write_groups(groups)
+        if self._writes:
+            self.write_groups(groups)
         last: Last | None
         if self.memories and launch.counts(self.memories):
             last = None
@@ -219,7 +223,10 @@ class Stepper:
         """Have count and groups say what is so: after an interrupted step, and where a device counts the steps."""
         self.finish(groups)
         if self._ask_device():
-            self._write_groups(groups)
+            self.write_groups(groups)
+        for group in groups:
+            if options.needs_count(group):
+                group[schedules.COUNT] = self.steps_applied
 
     def _ask_device(self) -> bool:
         """Bring the host's count of steps up to date with a device's, if one counts."""
@@ -270,9 +277,8 @@ class Stepper:
                 call.check(snapshot)
                 options.check(snapshot)
                 checked[g] = _constants(snapshot)
-            if schedules.KEY in snapshot:
-                schedules.refuse_scheduler(snapshot, g)
             found.append(snapshot)
+        self.schedules.refuse_scheduler(groups)
         if changed:
             for snapshot in found[1:]:
                 options.check_whole(snapshot, found[0])
@@ -388,11 +394,10 @@ class Stepper:
             return False
         varying = [self.spec.varying(call.rule(group), group) for group in snapshots]
         self._clips = None if clip is None else (clip.max_norm, clip.skip_nonfinite)
-        self._writes = any(schedules.KEY in s or options.needs_count(s) for s in snapshots)
         seed = snapshots[0].get("seed", 0)
         return _core.remember(READER, self.memory, snapshots, rows, varying, seed)
 
-    def _write_groups(self, groups: list[Group]) -> None:
+    def write_groups(self, groups: list[Group]) -> None:
         """Write into the groups the numbers of the next step, and the number of steps where one depends on it."""
         for group in groups:
             if schedules.KEY in group:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from onepass.optim.optimizer import OnePass
+from onepass.state import checkpoint
 from onepass.state.names import ANCHOR
 
 __all__ = ["Loaded", "load_by_name"]
@@ -53,8 +55,8 @@ def load_by_name(
 
     Strictly, every name has its counterpart with states of its shape, and every group takes the hyper-parameters
     (and count of steps) of the group its parameters come from. Partially, what fits is loaded, what does
-    not is reported, and hyper-parameters and anchors stay those of the optimizer: a new head starts anew beside
-    an old body.
+    not is reported, and hyper-parameters, schedules, `train_from`, the count of steps that they go by and anchors stay
+    those of the optimizer: a new head starts anew beside an old body.
 
     Args:
         opt: An optimizer whose states have the shapes of their parameters (ours, and torch's of those names),
@@ -102,7 +104,10 @@ def load_by_name(
         _, _, report = str(found).partition("\n")
         message = f"the checkpoint does not fit, nothing was loaded:\n{report}"
         raise ValueError(message)
+    applied = opt.steps_applied if isinstance(opt, OnePass) else 0
     opt.load_state_dict(_reordered(opt, state_dict, theirs, set(found.matched), strict))
+    if not strict and isinstance(opt, OnePass):
+        opt.steps_applied = applied
     return found
 
 
@@ -179,4 +184,6 @@ def _reordered(
             kept = {key: group[key] for key in ("params", "param_names", "name") if key in group}
             group = {**{k: v for k, v in hyper.items() if k != "name"}, **kept}
         groups.append(group)
+    if not strict and isinstance(opt, OnePass):
+        groups = checkpoint.with_count(groups, state, opt.steps_applied)
     return {**state_dict, "state": state, "param_groups": groups}
