@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 from typing import Any
 
 import pytest
@@ -252,3 +253,153 @@ def test_training_goes_on_as_without(dtype: torch.dtype) -> None:
         results.append([p.detach().clone() for p in model.parameters()])
     for p, q in zip(*results, strict=True):
         tolerances.exact(p, q)
+
+
+def interrupted(delay: float, optimizer: Any) -> bool:
+    """Enter `ema_weights()` with a Ctrl-C underway; return whether it came before the block."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, delay)
+    try:
+        with optimizer.ema_weights():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return False
+
+
+def test_swaps_back_when_the_exchange_is_interrupted() -> None:
+    params = parameters([(3_000_000,)] * 3)
+    optimizer = onepass.SGD(params, lr=1.0, ema_decay=0.5)
+    for _ in range(2):
+        gradients(params)
+        optimizer.step()
+    before = [p.detach().clone() for p in params]
+    for milliseconds in range(1, 25):
+        interrupted(milliseconds / 1000, optimizer)
+        for p, old in zip(params, before, strict=True):
+            tolerances.exact(p, old)
+
+
+def test_swaps_back_when_an_average_does_not_fit() -> None:
+    p, q, r = parameters([(4,)] * 3)
+    optimizer = onepass.SGD([p, q, r], lr=1.0, ema_decay=0.5)
+    for _ in range(3):
+        gradients([p, q, r])
+        optimizer.step()
+    q.data = torch.zeros(5)  # an embedding that has grown
+    before = [x.detach().clone() for x in (p, q, r)]
+    with pytest.raises(RuntimeError), optimizer.ema_weights():
+        pytest.fail("it was entered")
+    for x, old in zip((p, q, r), before, strict=True):
+        tolerances.exact(x, old)
+
+
+# BatchNorm
+
+
+class Net(torch.nn.Module):
+    """Two BatchNorm layers with statistics, one without, and something else with a buffer."""
+
+    calls: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.first = torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5)
+        self.b, self.second = torch.nn.Linear(5, 4), torch.nn.BatchNorm1d(4, momentum=0.3)
+        self.other = torch.nn.BatchNorm1d(4, track_running_stats=False)
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1)
+        return self.other(self.second(self.b(self.first(self.a(x)))))  # type: ignore[no-any-return]
+
+
+def normalized() -> tuple[Net, Any, list[torch.Tensor]]:
+    torch.manual_seed(3)
+    net = Net()
+    optimizer = onepass.AdamW(net.parameters(), lr=0.1, ema_decay=0.9)
+    batches = [torch.randn(8, 3) * 2 + 1 for _ in range(4)]
+    for x in batches * 3:
+        optimizer.zero_grad()
+        net(x).square().sum().backward()
+        optimizer.step()
+    return net, optimizer, batches
+
+
+def buffers(net: Net) -> dict[str, torch.Tensor]:
+    return {name: b.clone() for name, b in net.named_buffers()}
+
+
+@pytest.mark.parametrize("kind", ["tensors", "pairs", "dicts", "generator"])
+@pytest.mark.parametrize("mode", [True, False])
+def test_batch_norm_has_the_statistics_of_the_averages(kind: str, mode: bool) -> None:
+    net, optimizer, batches = normalized()
+    net.train(mode)
+    net.second.eval()
+    before, modes = buffers(net), [m.training for m in net.modules()]
+    data: Any = {
+        "tensors": batches,
+        "pairs": [(x, torch.zeros(8)) for x in batches],
+        "dicts": [{"x": x} for x in batches],
+        "generator": (x for x in batches),
+    }[kind]
+    with optimizer.ema_weights(net, data):
+        assert [m.training for m in net.modules()] == modes
+        assert net.calls == before["calls"]
+        assert (net.first.momentum, net.second.momentum) == (0.1, 0.3)
+        with torch.no_grad():
+            layers = [net.a(x).double() for x in batches]
+            mean = sum(y.mean(0) for y in layers) / len(layers)
+            variance = sum(y.var(0) for y in layers) / len(layers)
+        torch.testing.assert_close(net.first.running_mean, mean.float())
+        torch.testing.assert_close(net.first.running_var, variance.float())
+        assert net.first.num_batches_tracked == len(batches)
+        assert not torch.equal(buffers(net)["second.running_mean"], before["second.running_mean"])
+    for name, value in buffers(net).items():
+        tolerances.exact(value, before[name])
+    assert [m.training for m in net.modules()] == modes
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics() -> None:
+    net, optimizer, batches = normalized()
+    onepass.transfer.freeze(net, "first")
+    before = buffers(net)
+    with optimizer.ema_weights(net, batches):
+        inside = buffers(net)
+        tolerances.exact(inside["first.running_mean"], before["first.running_mean"])
+        assert not torch.equal(inside["second.running_mean"], before["second.running_mean"])
+
+
+@pytest.mark.parametrize("data", [None, [], iter(())], ids=["none", "no batch", "no iteration"])
+def test_batch_norm_without_data(data: Any) -> None:
+    net, optimizer, _ = normalized()
+    before = {name: x.clone() for name, x in net.state_dict().items()}
+    with pytest.raises(ValueError, match="data must"), optimizer.ema_weights(net, data):
+        pytest.fail("it was entered")
+    for name, value in net.state_dict().items():
+        tolerances.exact(value, before[name])
+
+
+def test_batch_norm_when_the_model_raises() -> None:
+    net, optimizer, batches = normalized()
+    before = {name: x.clone() for name, x in net.state_dict().items()}
+    with pytest.raises(RuntimeError), optimizer.ema_weights(net, [*batches, torch.zeros(2, 99)]):
+        pytest.fail("it was entered")
+    assert net.first.momentum == 0.1
+    for name, value in net.state_dict().items():
+        tolerances.exact(value, before[name])
+
+
+def test_a_model_without_batch_norm_needs_no_data() -> None:
+    model, optimizer = trained()
+    with optimizer.ema_weights(model):
+        tolerances.exact(model[0].weight, optimizer.state[model[0].weight]["ema"])
+    with pytest.raises(TypeError, match="model"), optimizer.ema_weights("model"):
+        pytest.fail("it was entered")

@@ -437,3 +437,151 @@ def test_beta_that_reaches_one_is_refused(index: int) -> None:
     with pytest.raises(ValueError, match=r"(?s)beta.*1\.0"):
         train()
     assert bool(p.isfinite().all())
+
+
+# Schedules of ema_decay and max_grad_norm
+
+
+@pytest.mark.parametrize("name", ["ema_decay", "max_grad_norm"])
+@pytest.mark.parametrize("where", ["constructor", "group", "later"])
+@cases.classes
+def test_schedules_of_options(case: Case, where: str, name: str) -> None:
+    """Step for step what the same number, written into the groups by hand, gives."""
+    s = Linear(0.5, 8, final=0.9)
+    ours = parameters(SHAPES)
+    theirs = twin(ours)
+    options: Any = {name: s} if where == "constructor" else {}
+    optimizer = case.ours([{"params": ours[:1]}, {"params": ours[1:]}], **options)
+    reference = case.ours([{"params": theirs[:1]}, {"params": theirs[1:]}])
+    if where == "group":
+        groups: Any = [{"params": ours[:1], name: s}, {"params": ours[1:], name: s}]
+        optimizer = case.ours(groups, **({name: s} if name == "max_grad_norm" else {}))
+    if where == "later":
+        for group in optimizer.param_groups:
+            group[name] = s
+    for t in range(10):
+        for group in reference.param_groups:
+            group[name] = s(t)
+        gradients(ours, theirs)
+        optimizer.step()
+        reference.step()
+        assert [g[name] for g in optimizer.param_groups] == [s(t + 1)] * 2
+        if t == 4:
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for p, q in zip(ours, theirs, strict=True):
+        tolerances.exact(p, q)
+        if name == "ema_decay":
+            tolerances.exact(optimizer.state[p]["ema"], reference.state[q]["ema"])
+    assert optimizer.report.grad_norm == reference.report.grad_norm
+
+
+def test_a_group_that_comes_late_joins_a_scheduled_norm() -> None:
+    params = parameters(SHAPES)
+    optimizer = onepass.SGD(params[:1], lr=0.1, max_grad_norm=Linear(1.0, 4, final=0.5))
+    for _ in range(2):
+        gradients(params)
+        optimizer.step()
+    optimizer.add_param_group({"params": params[1:]})
+    assert [g["max_grad_norm"] for g in optimizer.param_groups] == [0.75, 0.75]
+    with pytest.raises(ValueError, match="max_grad_norm belongs to the whole optimizer"):
+        optimizer.add_param_group({"params": parameters([(2,)]), "max_grad_norm": 3.0})
+    gradients(params)
+    optimizer.step()
+    assert optimizer.report.clip_coefficient is not None
+
+
+# Live torch schedulers
+
+
+@cases.classes
+def test_a_scheduler_that_is_gone_is_none(case: Case) -> None:
+    params = parameters(SHAPES)
+    optimizer = case.ours(params, lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5)
+    for _ in range(5):
+        gradients(params)
+        optimizer.step()
+        scheduler.step()
+    del scheduler
+    optimizer.param_groups[0]["lr"] = Constant(0.01)
+    for _ in range(3):
+        gradients(params)
+        optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == 0.01
+
+
+@pytest.mark.parametrize("keeps", ["cycle", "nothing"])
+def test_only_what_is_reachable_counts(keeps: str) -> None:
+    params = parameters(SHAPES)
+    optimizer = onepass.SGD(params, lr=LR)
+    scheduler: Any = torch.optim.lr_scheduler.StepLR(optimizer, 5)
+    if keeps == "cycle":
+        scheduler.itself = scheduler
+    del scheduler
+    gradients(params)
+    optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=0),
+        lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda t: 1 / (t + 1)),
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 1.0, 10),
+        lambda o: torch.optim.lr_scheduler.SequentialLR(
+            o,
+            [torch.optim.lr_scheduler.ConstantLR(o), torch.optim.lr_scheduler.StepLR(o, 2)],
+            milestones=[2],
+        ),
+        lambda o: as_torch_scheduler(o, Constant(0.3)),
+    ],
+    ids=["plateau", "lambda", "one-cycle", "sequential", "ours"],
+)
+@pytest.mark.parametrize("steps", [0, 3])
+def test_live_schedulers_are_refused_where_they_write(make: Any, steps: int) -> None:
+    params = parameters(SHAPES)
+    optimizer = onepass.SGD(params, lr=LR)
+    for _ in range(steps):
+        gradients(params)
+        optimizer.step()
+    scheduler = make(optimizer)
+    plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+    if plateau:
+        scheduler.step(1.0)
+        scheduler.step(1.0)
+    gradients(params)
+    before = [p.detach().clone() for p in params]
+    for _ in range(2):  # again and again
+        with pytest.raises(
+            RuntimeError, match=r"lr of parameter group 0 is a schedule.*LRScheduler"
+        ):
+            optimizer.step()
+    for p, old in zip(params, before, strict=True):
+        tolerances.exact(p, old)
+    del scheduler
+    optimizer.step()
+
+
+def test_a_rate_that_the_user_writes_is_used_once() -> None:
+    """`torch.distributed.checkpoint` writes 0, and what was there before."""
+    params = parameters(SHAPES)
+    optimizer = onepass.SGD(params, lr=Constant(0.5))
+    for rate in (0.0, 0.25, 0.125, 0.5, 0.0):
+        before = [p.detach().clone() for p in params]
+        gradients(params)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        assert optimizer.param_groups[0]["lr"] == 0.5
+        for p, old in zip(params, before, strict=True):
+            assert isinstance(p.grad, torch.Tensor)
+            torch.testing.assert_close(p, old - rate * p.grad)
+
+
+def test_schedules_that_are_edited_in_place() -> None:
+    params = parameters(SHAPES)
+    optimizer = onepass.SGD(params, lr=Constant(0.5))
+    gradients(params)
+    optimizer.step()
+    optimizer.param_groups[0]["schedules"]["lr"]["v"] = 0.25
+    optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == copy.deepcopy(optimizer).param_groups[0]["lr"] == 0.25

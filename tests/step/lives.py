@@ -93,7 +93,7 @@ TORCHS: dict[str, dict[str, list[Any]]] = {
 OWN: dict[str, list[Any]] = {
     "l1_decay": [0.0, 0.01],
     "l1_mode": ["proximal", "subgradient"],
-    "ema_decay": [None, 0.5, 0.9],
+    "ema_decay": [None, 0.5, 0.9, schedule.Linear(0.5, 5, final=0.9)],
     "train_from": [0, 0, 1, 3],
     "rounding": ["nearest", "stochastic"],
     "state_dtype": [None, None, torch.float32, torch.bfloat16, "8bit"],
@@ -233,7 +233,6 @@ class Copier:
         kind: Any = type(optimizer)
         twin = kind.__new__(kind)
         twin.__setstate__(self(optimizer.__getstate__()))
-        twin.steps_applied = optimizer.steps_applied  # which no state of SGD holds
         return twin
 
 
@@ -630,10 +629,21 @@ def set_lr(life: Life, random: Random) -> str:
             if kind == 0:
                 group["lr"] = torch.tensor(float(number))
             elif kind == 1 and not life.torch_only:
-                group["lr"] = schedule.Exponential(0.25, gamma=0.5)
+                s = schedule.Exponential(0.25, gamma=0.5)
+                group["lr"] = pick(random, [s, s * schedule.Plateau(factor=0.5, patience=0)])
             else:
                 group["lr"] = number
     return str([group["lr"] for group in life.groups])
+
+
+@action(2)
+def observe(life: Life, random: Random) -> str:
+    metric = pick(random, [0.5, 1.0, math.nan])
+    try:
+        life.optimizer.observe(metric)
+    except RuntimeError as error:  # there is no plateau
+        return str(error)
+    return str(metric)
 
 
 @action(5)
@@ -737,8 +747,6 @@ def compare(life: Life, twin: Optimizer, twins: list[torch.Tensor], *, new_repor
             message = f"parameter {i}: {first_difference(p, q)} of a copy"
             raise Difference(message)
         state, its = ours.state.get(p, {}), twin.state.get(q, {})
-        if set(state) == {"anchor"} and its.get("step") == 0:
-            continue  # what loading makes of anchors before the first step
         if state.keys() != its.keys():
             message = f"states of parameter {i}: {sorted(state)}, of a copy {sorted(its)}"
             raise Difference(message)

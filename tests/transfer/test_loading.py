@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import onepass
-from onepass.schedule import Cosine
+from onepass.schedule import Cosine, Linear
 from onepass.transfer import anchor_decay, load_by_name, param_groups
 from tests.cases import CLASSES, Case
 
@@ -227,3 +227,89 @@ def test_without_names() -> None:
         load_by_name(with_names, without.state_dict())
     with pytest.raises(ValueError, match="the optimizer must know the names"):
         load_by_name(without, with_names.state_dict())
+
+
+# Partly: what the optimizer counts and waits for is its own
+
+
+@classes
+def test_partial_loading_leaves_the_schedule_where_it_is(case: Case) -> None:
+    old = trained(case, named(a=(3,), b=(5,)), steps=50)
+    params = named(a=(3,), b=(5,))
+    new = case.ours(params, lr=Linear(1.0, 10))
+    load_by_name(new, old.state_dict(), strict=False)
+    assert new.steps_applied == 0
+    assert new.param_groups[0]["lr"] == 1.0
+    assert_same_state(state_by_name(new)["a"], state_by_name(old)["a"])
+    rates = []
+    for step in range(4):
+        for _, p in params:
+            p.grad = torch.randn_like(p)
+        rates.append(new.param_groups[0]["lr"])
+        new.step()
+        if step == 1:  # and it stays so in checkpoints and copies
+            saved = copy.deepcopy(new.state_dict())
+            new = case.ours(params, lr=Linear(1.0, 10))
+            new.load_state_dict(saved)
+            new = copy.deepcopy(new)
+            params = list(zip("ab", new.param_groups[0]["params"], strict=True))
+    assert rates == pytest.approx([1.0, 0.9, 0.8, 0.7])
+    assert new.steps_applied == 4
+
+
+@classes
+def test_partial_loading_in_the_middle(case: Case) -> None:
+    """The optimizer has seen more steps than the checkpoint."""
+    params = named(a=(3,), b=(5,))
+    new = trained(case, params, steps=7, lr=Linear(1.0, 10))
+    load_by_name(new, trained(case, named(a=(3,), b=(5,))).state_dict(), strict=False)
+    assert new.steps_applied == 7
+    assert new.param_groups[0]["lr"] == pytest.approx(0.3)
+    again = case.ours(params, lr=Linear(1.0, 10))
+    again.load_state_dict(copy.deepcopy(new.state_dict()))
+    assert again.steps_applied == 7
+
+
+@classes
+def test_partial_loading_leaves_groups_waiting(case: Case) -> None:
+    old = trained(case, named(a=(3,)), steps=30)
+    a, b = named(a=(3,), b=(5,))
+    groups: list[dict[str, Any]] = [{"params": [a], "train_from": 20}, {"params": [b]}]
+    new = case.ours(groups)
+    load_by_name(new, old.state_dict(), strict=False)
+    before = a[1].detach().clone()
+    for step in range(22):
+        a[1].grad, b[1].grad = torch.ones(3), torch.ones(5)
+        new.step()
+        assert torch.equal(a[1], before) == (step < 20), step
+        if step == 10:
+            saved = copy.deepcopy(new.state_dict())
+            new = case.ours([{"params": [a], "train_from": 20}, {"params": [b]}])
+            new.load_state_dict(saved)
+
+
+@classes
+def test_strictly_the_count_is_that_of_the_checkpoint(case: Case) -> None:
+    old = trained(case, named(a=(3,)), steps=5, lr=Linear(1.0, 10))
+    new = case.ours(named(a=(3,)), lr=Linear(1.0, 10))
+    load_by_name(new, old.state_dict())
+    assert new.steps_applied == 5
+    assert new.param_groups[0]["lr"] == pytest.approx(0.5)
+
+
+@classes
+def test_a_partly_loaded_run_that_goes_through_torch(case: Case) -> None:
+    """Torch keeps our entries of groups as they were: the count is what the states tell, less what was loaded."""
+    if not case.kind.spec.counted:
+        pytest.skip("no state holds a count")
+    params = named(a=(3,))
+    new = case.ours(params)
+    load_by_name(new, trained(case, named(a=(3,)), steps=30).state_dict(), strict=False)
+    theirs = case.torchs(params)
+    theirs.load_state_dict(new.state_dict())
+    for _ in range(4):
+        params[0][1].grad = torch.ones(3)
+        theirs.step()
+    back = case.ours(params)
+    back.load_state_dict(theirs.state_dict())
+    assert back.steps_applied == 4

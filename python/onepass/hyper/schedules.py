@@ -82,7 +82,15 @@ def _field(name: str) -> str:
     return name.partition(".")[0]
 
 
+_SCHEDULERS = ("torch.optim.lr_scheduler", "timm.scheduler")
+"""Modules of classes that write learning rates into groups."""
 Fields = list[tuple[str, "int | None", Schedule]]
+
+
+def _lr(group: Mapping[str, Any], schedule: Schedule, t: int) -> float:
+    """Return the learning rate of a group in the step after `t` applied steps."""
+    plateau = group.get(PLATEAU)
+    return schedule(t) if plateau is None else reduced(plateau, schedule(t))
 
 
 def _mark(group: Mapping[str, Any]) -> tuple[Any, bool]:
@@ -116,25 +124,26 @@ class Schedules:
     def write(self, group: dict[str, Any], t: int) -> None:
         """Write into a group the numbers that the step after `t` applied steps uses."""
         for field, index, schedule in self.of(group):
-            value = schedule(t)
             if field == "lr":
-                if group.get(PLATEAU) is not None:
-                    value = reduced(group[PLATEAU], value)
-                group[field] = value
+                group[field] = _lr(group, schedule, t)
                 self._written[id(group)] = _mark(group)
             elif index is None:
-                group[field] = value
+                group[field] = schedule(t)
             else:
                 betas = group[field]
-                group[field] = (*betas[:index], value, *betas[index + 1 :])
+                group[field] = (*betas[:index], schedule(t), *betas[index + 1 :])
         group[COUNT] = t
 
     def are_as_written(self, groups: list[dict[str, Any]]) -> bool:
         """Return whether nobody else has written into a learning rate that is a schedule."""
-        return all(
-            "lr" not in group.get(KEY, ()) or self._written.get(id(group)) == _mark(group)
-            for group in groups
-        )
+        return all("lr" not in group.get(KEY, ()) or self._is_as_written(group) for group in groups)
+
+    def _is_as_written(self, group: dict[str, Any]) -> bool:
+        known, mark = self._written.get(id(group)), _mark(group)
+        if known is not None:
+            return known == mark
+        schedule = next(s for field, _, s in self.of(group) if field == "lr")
+        return mark == (_lr(group, schedule, group.get(COUNT, 0)), False)
 
     def refuse_scheduler(self, groups: list[dict[str, Any]]) -> None:
         """Raise if a torch scheduler writes into a learning rate that is a schedule.
@@ -194,24 +203,23 @@ def contains_schedule(group: Mapping[str, Any]) -> bool:
 
 def live_scheduler(groups: list[dict[str, Any]]) -> Any:
     """Return a torch scheduler (or one of timm) that belongs to the optimizer of these groups, or None."""
+    if _find_scheduler(groups) is None:
+        return None
+    gc.collect()  # one that nobody refers to any more is none
+    return _find_scheduler(groups)
+
+
+def _find_scheduler(groups: list[dict[str, Any]]) -> Any:
     known: dict[type, bool] = {}
-    for _ in range(2):
-        found = None
-        for thing in gc.get_objects():
-            kind = type(thing)
-            is_scheduler = known.get(kind)
-            if is_scheduler is None:
-                is_scheduler = known[kind] = any(
-                    str(c.__module__).startswith(("torch.optim.lr_scheduler", "timm.scheduler"))
-                    for c in kind.__mro__
-                )
-            if is_scheduler and _writes_into(thing, groups):
-                found = thing
-                break
-        if found is None:
-            return None
-        gc.collect()  # one that nobody refers to any more is none
-    return found
+    for thing in gc.get_objects():
+        kind = type(thing)
+        is_scheduler = known.get(kind)
+        if is_scheduler is None:
+            modules = (str(c.__module__) for c in kind.__mro__)
+            is_scheduler = known[kind] = any(m.startswith(_SCHEDULERS) for m in modules)
+        if is_scheduler and _writes_into(thing, groups):
+            return thing
+    return None
 
 
 def _writes_into(scheduler: Any, groups: list[dict[str, Any]]) -> bool:

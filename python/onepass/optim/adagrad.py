@@ -11,6 +11,7 @@ from onepass.hyper.checks import at_least
 from onepass.hyper.spec import Group, Spec
 from onepass.optim.optimizer import OnePass
 from onepass.schedule import Schedule
+from onepass.schedule.plateau import Reduced
 from onepass.state.make import prefer_huge_pages
 
 
@@ -62,7 +63,7 @@ class Adagrad(OnePass, torch.optim.Adagrad):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | torch.Tensor | Schedule = 1e-2,
+        lr: float | torch.Tensor | Schedule | Reduced = 1e-2,
         lr_decay: float = 0,
         weight_decay: float | Schedule = 0,
         initial_accumulator_value: float = 0,

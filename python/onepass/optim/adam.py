@@ -11,6 +11,7 @@ from onepass.hyper.checks import at_least, betas_in_range
 from onepass.hyper.spec import Group, Spec
 from onepass.optim.optimizer import OnePass
 from onepass.schedule import Schedule
+from onepass.schedule.plateau import Reduced
 
 
 class Adam(OnePass, torch.optim.Adam):
@@ -66,7 +67,7 @@ class Adam(OnePass, torch.optim.Adam):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | torch.Tensor | Schedule = 1e-3,
+        lr: float | torch.Tensor | Schedule | Reduced = 1e-3,
         betas: tuple[float | torch.Tensor | Schedule, float | torch.Tensor | Schedule] = (
             0.9,
             0.999,

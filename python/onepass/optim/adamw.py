@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from onepass.hyper import options
 from onepass.optim.adam import Adam
 from onepass.schedule import Schedule
+from onepass.schedule.plateau import Reduced
 
 
 class AdamW(Adam, torch.optim.AdamW):
@@ -61,7 +62,7 @@ class AdamW(Adam, torch.optim.AdamW):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | torch.Tensor | Schedule = 1e-3,
+        lr: float | torch.Tensor | Schedule | Reduced = 1e-3,
         betas: tuple[float | torch.Tensor | Schedule, float | torch.Tensor | Schedule] = (
             0.9,
             0.999,

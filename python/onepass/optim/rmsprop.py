@@ -13,6 +13,7 @@ from onepass.hyper.checks import at_least
 from onepass.hyper.spec import Group, Spec
 from onepass.optim.optimizer import OnePass
 from onepass.schedule import Schedule
+from onepass.schedule.plateau import Reduced
 
 
 class RMSprop(OnePass, torch.optim.RMSprop):
@@ -75,7 +76,7 @@ class RMSprop(OnePass, torch.optim.RMSprop):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | torch.Tensor | Schedule = 1e-2,
+        lr: float | torch.Tensor | Schedule | Reduced = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float | Schedule = 0,

@@ -13,6 +13,7 @@ from onepass.hyper.checks import at_least, numbers, one_of
 from onepass.hyper.spec import Group, Spec
 from onepass.optim.optimizer import OnePass
 from onepass.schedule import Schedule
+from onepass.schedule.plateau import Reduced
 
 
 class SGD(OnePass, torch.optim.SGD):
@@ -65,7 +66,7 @@ class SGD(OnePass, torch.optim.SGD):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | torch.Tensor | Schedule = 1e-3,
+        lr: float | torch.Tensor | Schedule | Reduced = 1e-3,
         momentum: float | Schedule = 0,
         dampening: float = 0,
         weight_decay: float | torch.Tensor | Schedule = 0,

@@ -7,6 +7,7 @@ from .base import Schedule
 from .decays import Constant, Exponential, InverseSqrt, MultiStep, Step
 from .phases import WSD, OneCycle
 from .plain import from_dict
+from .plateau import Plateau
 from .torch_scheduler import as_torch_scheduler
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Linear",
     "MultiStep",
     "OneCycle",
+    "Plateau",
     "Polynomial",
     "Schedule",
     "Step",
