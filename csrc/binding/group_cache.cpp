@@ -39,14 +39,6 @@ bool renew(PyObject* value, PyObject* known, double upper, double* slot) {
   return (now > 0) == (before > 0) && (now == 0) == (before == 0) && now < upper;
 }
 
-// What rows depend on: parameters are read in each step, schedules and counts are for after it.
-bool affects_row(PyObject* key) {
-  if (!PyUnicode_Check(key)) return true;
-  constexpr const char* others[] = {"params", "param_names", "schedules", "steps_applied"};
-  return std::none_of(std::begin(others), std::end(others),
-                      [&](const char* name) { return PyUnicode_CompareWithASCIIString(key, name) == 0; });
-}
-
 PyObject* at(const py::list& list, size_t i) { return PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i)); }
 
 // A list, borrowed, or null.
@@ -79,15 +71,14 @@ bool GroupCache::store(const py::list& groups, std::vector<GroupRow> rows, const
     known.row.params = py::object();
     const auto slots = py::reinterpret_borrow<py::dict>(at(varying, g));
     const bool constant = each_entry(group, [&](PyObject* key, PyObject* value) {
-      const bool affects = affects_row(key);
       Entry& entry = known.entries.emplace_back();
       entry.key = py::reinterpret_borrow<py::object>(key);
-      if (affects) entry.value = py::reinterpret_borrow<py::object>(value);
       entry.slot = -1;
-      if (slots.contains(py::handle(key))) {
-        std::tie(entry.slot, entry.upper) = slots[py::handle(key)].cast<std::pair<int, double>>();
-      }
-      return !affects || is_constant(value);
+      const bool varies = slots.contains(py::handle(key));
+      if (varies) std::tie(entry.slot, entry.upper) = slots[py::handle(key)].cast<std::pair<int, double>>();
+      if (varies && entry.slot < 0) return true;
+      entry.value = py::reinterpret_borrow<py::object>(value);
+      return is_constant(value);
     });
     if (!constant) return false;
   }

@@ -13,8 +13,8 @@ class GroupCache {
  public:
   // Takes in dicts of groups, which nobody else may change, and the rows that they were packed as. `varying` holds a
   // dict for each group: names of values that only decide one of the row's numbers, with (the slot of that, an upper
-  // bound that it must stay below). False, and nothing is remembered, where a value might change and still be the same
-  // object, as a tensor or a list does.
+  // bound that it must stay below), or with the slot -1 where they decide nothing. False, and nothing is remembered,
+  // where another value might change and still be the same object, as a tensor or a list does.
   bool store(const pybind11::list& groups, std::vector<GroupRow> rows, const pybind11::list& varying, uint64_t seed);
 
   // Adds to `out` the rows, with the parameters and the numbers that the groups have now. False if anything else has

@@ -27,7 +27,7 @@ struct Group {
   NUMBER(anchor_decoupled) /* the same, multiplied by the learning rate */           \
   NUMBER(decoupled)        /* weight decay, multiplied by the learning rate */       \
   NUMBER(proximal)         /* l1_decay after the update */                           \
-  NUMBER(ema_weight)       /* 1 - ema_decay */                                       \
+  NUMBER(ema_decay)        /* of the average */                                      \
   NUMBER(stochastic)       /* rounding */                                            \
   NUMBER(hyper)            /* of the rule from here on, the learning rate first */
 #define ONEPASS_SLOT(name) name,
@@ -69,7 +69,7 @@ ONEPASS_DEVICE inline Scalars scalars_of(const Group& group, double t, bool new_
   out.shrink = decay != 0 ? 1 - lr * decay : 1;
   for (int i = 0; i < 8; ++i) out.rule[i] = rule.rule[i];
   out.threshold = rule.rate * n[Group::proximal];
-  out.ema_weight = new_ema ? 1 : n[Group::ema_weight];
+  out.ema_weight = new_ema ? 1 : 1 - n[Group::ema_decay];
   out.stochastic = n[Group::stochastic] != 0;
   out.seed = group.seed;
   out.draw = group.draw;

@@ -93,7 +93,7 @@ def remember(
     """Remember what parameter groups, snapshots that nobody else changes, were packed as for `step`.
 
     `varying` says for each group which of its values only decide one of the numbers of its row: with the slot of the first, and what
-    they have to stay below. Return False, with nothing remembered, if another value might change and still be the same
+    they have to stay below; with the slot -1 those that decide nothing. Return False, with nothing remembered, if another value might change and still be the same
     object, as a tensor or a list does.
     """
 

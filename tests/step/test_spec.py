@@ -87,7 +87,7 @@ def test_numbers_stand_in_their_slots() -> None:
         "anchor_decoupled": 0.0,
         "decoupled": 0.25,
         "proximal": 0.0625,
-        "ema_weight": 0.25,
+        "ema_decay": 0.75,
         "stochastic": 1.0,
         "hyper": 0.5,
     }
@@ -102,6 +102,7 @@ def test_what_may_vary() -> None:
         "weight_decay": (SLOTS["decoupled"], math.inf),
         "l1_decay": (SLOTS["proximal"], math.inf),
         "betas": (SLOTS["hyper"] + 1, 1.0),
+        "ema_decay": (SLOTS["ema_decay"], 1.0),
     }
     varying = onepass.RMSprop.spec.varying("rmsprop_momentum", {"l1_mode": "subgradient"})
     assert varying["momentum"] == (SLOTS["hyper"] + 3, math.inf)

@@ -126,3 +126,13 @@ def test_a_waiting_group_is_not_in_the_average() -> None:
 def test_refused() -> None:
     with pytest.raises(ValueError, match=r"train_from.*-1"):
         onepass.SGD(param_groups(model(), lr=0.1, train_from=-1))
+
+
+def test_a_group_that_waits_does_not_count_in_the_norm() -> None:
+    p, q = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
+    groups: list[dict[str, Any]] = [{"params": [p], "train_from": 1}, {"params": [q]}]
+    opt = onepass.SGD(groups, lr=0.1, max_grad_norm=1.0)
+    for expected in (6.0, 10.0):
+        p.grad, q.grad = torch.tensor([8.0, 0.0]), torch.tensor([0.0, 6.0, 0.0])
+        opt.step()
+        assert opt.report.grad_norm == expected

@@ -25,8 +25,6 @@ loaded into one that counts for itself.
 """
 POLICIES = ("error", "keep", "checkpoint")
 _NAMES = ("lr", "weight_decay", "l1_decay", "momentum", "ema_decay", "max_grad_norm")
-_OF_THE_HOST = ("ema_decay", "max_grad_norm")
-"""Values that a device takes as numbers only."""
 
 
 def split(values: Mapping[str, Any], t: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -93,11 +91,6 @@ def _lr(group: Mapping[str, Any], schedule: Schedule, t: int) -> float:
     return schedule(t) if plateau is None else reduced(plateau, schedule(t))
 
 
-def _mark(group: Mapping[str, Any]) -> tuple[Any, bool]:
-    """Return what a scheduler would have changed."""
-    return group.get("lr"), "initial_lr" in group
-
-
 class Schedules:
     """The schedules of an optimizer's groups, read from their plain data once."""
 
@@ -125,8 +118,8 @@ class Schedules:
         """Write into a group the numbers that the step after `t` applied steps uses."""
         for field, index, schedule in self.of(group):
             if field == "lr":
-                group[field] = _lr(group, schedule, t)
-                self._written[id(group)] = _mark(group)
+                group[field] = lr = _lr(group, schedule, t)
+                self._written[id(group)] = lr, "initial_lr" in group
             elif index is None:
                 group[field] = schedule(t)
             else:
@@ -136,14 +129,16 @@ class Schedules:
 
     def are_as_written(self, groups: list[dict[str, Any]]) -> bool:
         """Return whether nobody else has written into a learning rate that is a schedule."""
-        return all("lr" not in group.get(KEY, ()) or self._is_as_written(group) for group in groups)
-
-    def _is_as_written(self, group: dict[str, Any]) -> bool:
-        known, mark = self._written.get(id(group)), _mark(group)
-        if known is not None:
-            return known == mark
-        schedule = next(s for field, _, s in self.of(group) if field == "lr")
-        return mark == (_lr(group, schedule, group.get(COUNT, 0)), False)
+        for group in groups:
+            if "lr" not in group.get(KEY, ()):
+                continue
+            known = self._written.get(id(group))
+            if known is None:
+                schedule = next(s for field, _, s in self.of(group) if field == "lr")
+                known = _lr(group, schedule, group.get(COUNT, 0)), False
+            if known != (group["lr"], "initial_lr" in group):
+                return False
+        return True
 
     def refuse_scheduler(self, groups: list[dict[str, Any]]) -> None:
         """Raise if a torch scheduler writes into a learning rate that is a schedule.
@@ -168,13 +163,13 @@ class Schedules:
             )
             raise RuntimeError(message)
         for group in groups:
-            self._written[id(group)] = _mark(group)
+            self._written[id(group)] = group.get("lr"), "initial_lr" in group
 
     def for_device(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """Return a group with programs in the place of the numbers that schedules give."""
         found = dict(group)
         for field, index, schedule in self.of(group):
-            if field in _OF_THE_HOST:
+            if field == "max_grad_norm":
                 message = (
                     f"{field} must be a number where the device counts the steps (capturable, a tensor lr, GradScaler "
                     f"in the step), got the schedule {schedule!r}; nothing was updated"

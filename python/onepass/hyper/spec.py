@@ -120,6 +120,7 @@ def _varying(
         "lr": (SLOTS["hyper"], math.inf),
         "weight_decay": (SLOTS["decoupled" if decoupled else "coupled"], math.inf),
         "l1_decay": (SLOTS["proximal" if proximal else "subgradient"], math.inf),
+        "ema_decay": (SLOTS["ema_decay"], 1.0),
     }
     for slot, hyper in enumerate(RULES[rule].hypers, SLOTS["hyper"]):
         source = spec.sources.get(hyper, hyper)

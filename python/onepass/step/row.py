@@ -16,7 +16,7 @@ _NO_EXTRAS = Extras()
 _SCALE, _CLAMP, _COUPLED = SLOTS["scale"], SLOTS["clamp"], SLOTS["coupled"]
 _SUBGRADIENT, _PROXIMAL = SLOTS["subgradient"], SLOTS["proximal"]
 _ANCHOR_COUPLED, _ANCHOR_DECOUPLED = SLOTS["anchor_coupled"], SLOTS["anchor_decoupled"]
-_DECOUPLED, _EMA_WEIGHT, _STOCHASTIC = SLOTS["decoupled"], SLOTS["ema_weight"], SLOTS["stochastic"]
+_DECOUPLED, _EMA_DECAY, _STOCHASTIC = SLOTS["decoupled"], SLOTS["ema_decay"], SLOTS["stochastic"]
 _LR = SLOTS["hyper"]
 _IDLE = [1.0 if slot == _SCALE else math.inf if slot == _CLAMP else 0.0 for slot in SLOTS.values()]
 
@@ -90,7 +90,7 @@ def pack(
     if clamp is not None:
         numbers[_CLAMP] = clamp
     if ema_decay is not None:
-        numbers[_EMA_WEIGHT] = 1.0 - ema_decay
+        numbers[_EMA_DECAY] = ema_decay
     if get("rounding") == "stochastic":
         numbers[_STOCHASTIC] = 1.0
     extras = _NO_EXTRAS

@@ -27,6 +27,7 @@ Pairs = slow_path.Pairs
 _NONE: Pairs = set()
 _BESIDE = frozenset(("params", "param_names", *schedules.KEYS))
 """Values of a group that are not hyper-parameters."""
+_DECIDE_NOTHING = dict.fromkeys(_BESIDE, (-1, 0.0))
 _CONSTANT = frozenset((float, int, bool, str, type(None), torch.dtype))
 
 
@@ -78,7 +79,7 @@ class Stepper:
         self._clip: _core.Clip | None = None  # of a step that is not finished
         self.memory = _core.Memory()
         self.steps_applied = steps_applied
-        self.remembers = self._writes = False
+        self.remembers = self._writes = self._follows_norm = False
         self._clips: tuple[float, bool] | None = None  # what the remembered groups ask for
         self._checked: list[Group | None] = []  # the groups as they were found right
 
@@ -101,6 +102,12 @@ class Stepper:
             return False
         clip = None
         if self._clips is not None:
+            if self._follows_norm:
+                norms = {group.get("max_grad_norm") for group in groups}
+                norm = norms.pop()
+                if norms or type(norm) is not float or not norm > 0.0:
+                    return False
+                self._clips = norm, self._clips[1]
             clip = self._clip = _core.Clip(*self._clips, 1.0)
         if not _core.repeat(READER, self.memory, groups, state, clip):
             self._clip = None
@@ -392,7 +399,12 @@ class Stepper:
         """Have the next step do with these groups and rows, if it can."""
         if not snapshots or not all(self._checked) or not all(map(is_settled, rows)):
             return False
-        varying = [self.spec.varying(call.rule(group), group) for group in snapshots]
+        varying = [
+            {**_DECIDE_NOTHING, **self.spec.varying(call.rule(group), group)} for group in snapshots
+        ]
+        self._follows_norm = any("max_grad_norm" in s.get(schedules.KEY, ()) for s in snapshots)
+        if self._follows_norm:
+            varying = [{**names, "max_grad_norm": (-1, 0.0)} for names in varying]
         self._clips = None if clip is None else (clip.max_norm, clip.skip_nonfinite)
         seed = snapshots[0].get("seed", 0)
         return _core.remember(READER, self.memory, snapshots, rows, varying, seed)
