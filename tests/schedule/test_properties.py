@@ -31,6 +31,14 @@ anneal = st.sampled_from(["cos", "linear"])
 shape = st.sampled_from(["1-sqrt", "linear", "cosine", "exponential"])
 divisor = st.floats(0.5, 1e5)
 
+points = st.lists(
+    st.tuples(st.floats(0, 1e6), value), min_size=1, max_size=5, unique_by=lambda p: p[0]
+).map(sorted)
+parts = st.lists(st.tuples(factor, value), min_size=1, max_size=5, unique_by=lambda p: p[0]).map(
+    sorted
+)
+between = st.sampled_from(["linear", "cosine", "step"])
+
 simple: st.SearchStrategy[Schedule] = st.one_of(
     st.builds(schedule.Constant, value),
     st.builds(schedule.Step, value, length, factor),
@@ -53,6 +61,8 @@ simple: st.SearchStrategy[Schedule] = st.one_of(
         three_phase=st.just(True),
     ),
     st.builds(schedule.WSD, value, wait, wait, length, shape, value),
+    st.builds(schedule.Piecewise, points, between),
+    st.builds(lambda p, kind, n: schedule.Piecewise(p, kind).over(n), parts, between, length),
 )
 any_schedule: st.SearchStrategy[Schedule] = st.recursive(
     simple,
@@ -187,6 +197,8 @@ def test_equality_is_by_kind_and_value() -> None:
         "WSD(0.1, 10, 100, 50, shape='linear')",
         "MultiStep(0.1, (30, 60))",
         "Exponential(0.1, 0.9, decay_steps=10, staircase=True)",
+        "Piecewise(((0.0, 0.1), (0.5, 1.0)), kind='cosine').over(100).warmup(5)",
+        "(Cosine(0.1, 1) * 2.0).over(10)",
     ],
 )
 def test_repr_text(text: str) -> None:
@@ -197,9 +209,9 @@ def test_every_public_schedule_is_in_the_strategy() -> None:
     kinds = {
         name
         for name in schedule.__all__
-        if isinstance(kind := getattr(schedule, name), type) and kind is not Schedule
-    }
-    assert len(kinds) == 11
+        if isinstance(kind := getattr(schedule, name), type) and issubclass(kind, Schedule)
+    } - {"Schedule", "Custom"}  # the repr of a function is none
+    assert len(kinds) == 12
     seen = set()
 
     @settings(max_examples=500, database=None, derandomize=True)
@@ -208,4 +220,4 @@ def test_every_public_schedule_is_in_the_strategy() -> None:
         seen.add(type(s).__name__)
 
     collect()
-    assert seen == kinds
+    assert seen == kinds | {"Over"}

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from .anneals import Cosine, Linear, Polynomial, WarmRestarts
 from .base import Schedule
+from .custom import Custom, Piecewise
 from .decays import Constant, Exponential, InverseSqrt, MultiStep, Step
 from .phases import WSD, OneCycle
 from .plain import from_dict
 from .plateau import Plateau
+from .range_test import RangeTest, range_test
 from .torch_scheduler import as_torch_scheduler
 
 __all__ = [
     "WSD",
     "Constant",
     "Cosine",
+    "Custom",
     "Exponential",
     "InverseSqrt",
     "Linear",
     "MultiStep",
     "OneCycle",
+    "Piecewise",
     "Plateau",
     "Polynomial",
+    "RangeTest",
     "Schedule",
     "Step",
     "WarmRestarts",
     "as_torch_scheduler",
     "from_dict",
+    "range_test",
 ]

@@ -7,14 +7,14 @@ from dataclasses import MISSING, dataclass, field, fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex, cast
 
-from .check import COUNT, LAST_STEP, NONNEGATIVE, check, count, step_number
+from .check import COUNT, LAST_STEP, NONNEGATIVE, POSITIVE_COUNT, check, count, step_number
 from .curves import mix
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from matplotlib.axes import Axes
 
-__all__ = ["Scaled", "Schedule", "Then", "Warmup"]
+__all__ = ["Over", "Scaled", "Schedule", "Then", "Warmup"]
 
 
 class Schedule(ABC):
@@ -27,6 +27,7 @@ class Schedule(ABC):
 
     * ``s.warmup(n, start=0.0)`` rises to ``s(0)`` in ``n`` steps, then runs ``s`` from its start,
     * ``s.then(other, at=n)`` runs ``other`` from its own start after ``n`` steps,
+    * ``s.over(steps)`` stretches a schedule that was written for t in [0, 1] over a run,
     * ``s * k`` and ``k * s`` scale the values.
 
     All values are at least 0.
@@ -53,8 +54,8 @@ class Schedule(ABC):
         return self._value(t)
 
     @abstractmethod
-    def _value(self, t: int) -> float:
-        """Return the value at ``t``, which has been checked."""
+    def _value(self, t: Any) -> float:
+        """Return the value at ``t``, which has been checked; a fraction where the schedule is stretched."""
 
     def __post_init__(self) -> None:
         for f in fields(cast("DataclassInstance", self)):
@@ -117,6 +118,25 @@ class Schedule(ABC):
         """
         return Then(self, other, at)
 
+    def over(self, steps: int) -> Over:
+        """Return this schedule, written for t in [0, 1], over a run of so many steps.
+
+        Its value at t is that of this schedule at min(t, steps) / steps.
+
+        Args:
+            steps: length of the run, at least 1.
+
+        Raises:
+            ValueError: ``steps`` is out of range.
+            TypeError: ``steps`` has the wrong type.
+
+        Example:
+            >>> from onepass.schedule import Piecewise
+            >>> Piecewise([(0, 0.0), (0.5, 1.0), (1, 0.5)]).over(4).table(6)
+            [(0, 0.0), (1, 0.5), (2, 1.0), (3, 0.75), (4, 0.5), (5, 0.5)]
+        """
+        return Over(self, steps)
+
     def __mul__(self, factor: float) -> Scaled:
         if isinstance(factor, bool) or not isinstance(factor, Real):
             return NotImplemented
@@ -139,7 +159,7 @@ class Schedule(ABC):
             value = getattr(self, f.name)
             if isinstance(value, Schedule):
                 value = value.to_dict()
-            plain[f.name] = list(value) if isinstance(value, tuple) else value
+            plain[f.name] = _lists(value)
         return plain
 
     def table(self, n: int) -> list[tuple[int, float]]:
@@ -158,16 +178,27 @@ class Schedule(ABC):
             ImportError: matplotlib is missing.
         """
         values = [value for _, value in self.table(n)]
-        if ax is None:
-            try:
-                from matplotlib import pyplot
-            except ImportError as error:
-                message = "plot() needs matplotlib; install it with: pip install matplotlib"
-                raise ImportError(message) from error
-            ax = pyplot.gca()
+        ax = axes(ax)
         ax.plot(range(len(values)), values, label=repr(self))
         ax.set_xlabel("steps already applied")
         return ax
+
+
+def axes(ax: Axes | None) -> Axes:
+    """Return Axes to draw on, pyplot's current ones if none are given."""
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        message = "plot() needs matplotlib; install it with: pip install matplotlib"
+        raise ImportError(message) from error
+    return pyplot.gca()
+
+
+def _lists(value: Any) -> Any:
+    """Return a value with lists in the place of tuples, as JSON would."""
+    return [_lists(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _schedule(name: str, value: Any) -> Schedule:
@@ -210,6 +241,20 @@ class Then(Schedule):
 
     def __repr__(self) -> str:
         return f"{_operand(self.first)}.then({self.other!r}, at={self.at})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Over(Schedule):
+    """``of``, stretched over ``steps``; made by `Schedule.over`."""
+
+    of: Schedule = field(metadata=check(_schedule))
+    steps: int = field(metadata=POSITIVE_COUNT)
+
+    def _value(self, t: int) -> float:
+        return self.of._value(1.0 if t >= self.steps else t / self.steps)
+
+    def __repr__(self) -> str:
+        return f"{_operand(self.of)}.over({self.steps})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -21,6 +21,7 @@ __all__ = [
     "choice",
     "count",
     "number",
+    "one_of",
     "step_number",
 ]
 
@@ -73,7 +74,8 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """Return ``value`` if it is one of the strings ``allowed``."""
     message = f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}"
     if not isinstance(value, str):
         raise TypeError(message)
@@ -89,7 +91,7 @@ def check(function: Check) -> Mapping[str, Check]:
 
 def choice(*allowed: str) -> Mapping[str, Check]:
     """Return the metadata of a field that is one of the strings ``allowed``."""
-    return check(partial(_one_of, allowed=allowed))
+    return check(partial(one_of, allowed=allowed))
 
 
 NONNEGATIVE = check(number)

@@ -7,7 +7,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from .anneals import Cosine, Linear, Polynomial, WarmRestarts
-from .base import Scaled, Schedule, Then, Warmup
+from .base import Over, Scaled, Schedule, Then, Warmup
+from .custom import Custom, Piecewise, custom_named
 from .decays import Constant, Exponential, InverseSqrt, MultiStep, Step
 from .phases import WSD, OneCycle
 
@@ -18,7 +19,7 @@ _KINDS: dict[str, type[Schedule]] = {
     for kind in (
         *(Constant, Step, MultiStep, Exponential, InverseSqrt),
         *(Linear, Polynomial, Cosine, WarmRestarts, OneCycle, WSD),
-        *(Warmup, Then, Scaled),
+        *(Piecewise, Custom, Warmup, Then, Over, Scaled),
     )
 }
 
@@ -46,6 +47,8 @@ def from_dict(d: Mapping[str, Any]) -> Schedule:
     if kind is None:
         message = f"'schedule' must be one of {', '.join(_KINDS)}, got {name!r}"
         raise ValueError(message)
+    if kind is Custom and d.keys() == {"schedule", "name"}:
+        return custom_named(d["name"])
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type] # all kinds are dataclasses
     required = {n for n, f in known.items() if f.default is MISSING}
     missing, unknown = required - d.keys(), d.keys() - known.keys() - {"schedule"}
