@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Subset
 
 from onepass.augment import AugmentedDataset, Augmenter
 
 AUG = Augmenter(20, 0.1, 0.1, 5, 0.2, True, mean=0.5, std=0.5)
+AUG_OF_ONE = Augmenter(20, 0.1, horizontal_flip=True)
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 10, 12, 3), np.uint8)
 LABELS = np.arange(23) % 10
 
@@ -82,16 +86,6 @@ def test_loaders_leave_the_global_generator_alone(dataset: AugmentedDataset) -> 
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_spawned_workers_see_the_epoch(dataset: AugmentedDataset) -> None:
-    loader = dataset.loader(
-        23, num_workers=1, multiprocessing_context="spawn", persistent_workers=True
-    )
-    for epoch in (1, 2):
-        dataset.set_epoch(epoch)
-        (batch,) = loader
-        assert torch.equal(batch[0], AUG(IMAGES, range(23), epoch))
-
-
 def test_mapped_files(tmp_path: Path) -> None:
     path = tmp_path / "images.npy"
     np.save(path, IMAGES)
@@ -99,10 +93,150 @@ def test_mapped_files(tmp_path: Path) -> None:
     assert torch.equal(dataset[5][0], AUG(IMAGES, range(23))[5])
 
 
-def test_copies(dataset: AugmentedDataset) -> None:
+def in_a_file(dataset: AugmentedDataset) -> AugmentedDataset:
+    file = io.BytesIO()
+    torch.save(dataset, file)
+    file.seek(0)
+    loaded: AugmentedDataset = torch.load(file, weights_only=False)
+    return loaded
+
+
+COPIES: dict[str, Callable[[AugmentedDataset], AugmentedDataset]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda dataset: pickle.loads(pickle.dumps(dataset)),
+    "torch.save": in_a_file,
+    "deepcopy of a shallow copy": lambda dataset: copy.deepcopy(copy.copy(dataset)),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_is_whole_and_its_own(dataset: AugmentedDataset, name: str) -> None:
     dataset.set_epoch(9)
-    for same in (copy.deepcopy(dataset), pickle.loads(pickle.dumps(dataset))):
-        assert same.epoch == 9
-        assert torch.equal(same[2][0], dataset[2][0])
-        same.set_epoch(1)
-        assert dataset.epoch == 9
+    same = COPIES[name](dataset)
+    assert same.epoch == 9
+    assert torch.equal(same[2][0], AUG(IMAGES[2:3], [2], 9)[0])
+    same.set_epoch(1)
+    assert dataset.epoch == 9
+    dataset.set_epoch(8)
+    assert same.epoch == 1
+
+
+@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_epoch_set_on_a_copy_reaches_its_workers(
+    dataset: AugmentedDataset, name: str, whole: bool
+) -> None:
+    dataset.set_epoch(7)
+    same = COPIES[name](dataset)
+    options: dict[str, Any] = {"num_workers": 1, "persistent_workers": True}
+    make = AugmentedDataset.loader if whole else DataLoader
+    loaders = {each: make(each, batch_size=23, **options) for each in (dataset, same)}
+    for epoch in (1, 2):
+        same.set_epoch(epoch)
+        ((ours, _),) = loaders[same]
+        ((theirs, _),) = loaders[dataset]
+        assert torch.equal(ours, AUG(IMAGES, range(23), epoch))
+        assert torch.equal(theirs, AUG(IMAGES, range(23), 7))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+def test_every_way_to_start_workers(dataset: AugmentedDataset, start: str) -> None:
+    same = pickle.loads(pickle.dumps(copy.deepcopy(dataset)))
+    loader = same.loader(23, num_workers=1, multiprocessing_context=start, persistent_workers=True)
+    for epoch in (1, 2):
+        same.set_epoch(epoch)
+        ((images, _),) = loader
+        assert torch.equal(images, AUG(IMAGES, range(23), epoch))
+
+
+def test_a_shallow_copy_shares_pictures_and_epoch(dataset: AugmentedDataset) -> None:
+    shallow = copy.copy(dataset)
+    assert shallow.images is IMAGES
+    shallow.set_epoch(3)
+    assert dataset.epoch == 3
+    dataset.set_epoch(4)
+    assert shallow.epoch == 4
+    shallow.train = False
+    assert dataset.train
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_copied_loader_orders_and_warps_by_one_epoch(
+    dataset: AugmentedDataset, workers: int
+) -> None:
+    original = dataset.loader(23, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    loader = copy.deepcopy(original)
+    same = loader.dataset
+    assert isinstance(same, AugmentedDataset)
+    orders = set()
+    for epoch in (5, 6):
+        same.set_epoch(epoch)
+        ((images, _),) = loader
+        order = list(loader.sampler)
+        assert torch.equal(images, AUG(IMAGES[order], order, epoch))
+        orders.add(tuple(order))
+    assert len(orders) == 2
+    assert dataset.epoch == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("subset", [False, True])
+def test_whole_batches_by_a_batch_sampler(
+    dataset: AugmentedDataset, workers: int, subset: bool
+) -> None:
+    dataset.set_epoch(2)
+    numbers = np.arange(23)[::-1] if subset else np.arange(23)
+    source = Subset(dataset, numbers.tolist()) if subset else dataset
+    sampler = BatchSampler(SequentialSampler(source), 5, drop_last=False)
+    loader = DataLoader(source, batch_size=None, sampler=sampler, num_workers=workers)
+    batches = list(loader)
+    assert [len(images) for images, _ in batches] == [5, 5, 5, 5, 3]
+    got = torch.cat([images for images, _ in batches])
+    assert torch.equal(got, AUG(IMAGES[numbers], numbers, 2))
+    assert torch.cat([labels for _, labels in batches]).tolist() == LABELS[numbers].tolist()
+
+
+MANY = np.random.default_rng(1).integers(0, 256, (300, 3, 4, 1), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("index", "numbers"),
+    [
+        ([20, 3, -1, 3], [20, 3, 299, 3]),
+        ((0, -300), [0, 0]),
+        (range(3, 9, 2), [3, 5, 7]),
+        (slice(295, 999), [295, 296, 297, 298, 299]),
+        (slice(None, -299, -150), [299, 149]),
+        (np.array([4, -2]), [4, 298]),
+        (np.array([4, -2], np.int8), [4, 298]),
+        (np.array([255, 0], np.uint8), [255, 0]),
+        (np.array([7], np.uint64), [7]),
+        (torch.tensor([4, -2]), [4, 298]),
+        (torch.tensor([4, 200], dtype=torch.uint8), [4, 200]),
+        ([torch.tensor(4), torch.tensor(-2)], [4, 298]),
+        ([np.int8(-5)], [295]),
+        ([], []),
+        (slice(5, 5), []),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_several_at_once(index: Any, numbers: list[int], labelled: bool) -> None:
+    dataset = AugmentedDataset(MANY, np.arange(300) if labelled else None, AUG_OF_ONE)
+    batch = dataset[index]
+    images = batch[0] if labelled else batch
+    rows = np.array(numbers, np.int64)
+    assert torch.equal(images, AUG_OF_ONE(MANY[rows], rows))
+    if labelled:
+        assert isinstance(batch, tuple)
+        assert batch[1].tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    "index", [np.int64(7), np.int8(7), np.uint8(7), np.array(7), torch.tensor(7), -293]
+)
+def test_one_at_a_time(index: Any) -> None:
+    image, label = AugmentedDataset(MANY, np.arange(300), AUG_OF_ONE)[index]
+    assert torch.equal(image, AUG_OF_ONE(MANY[7:8], [7])[0])
+    assert label.shape == ()
+    assert int(label) == 7

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import inspect
+import json
 import pickle
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -148,15 +152,75 @@ def test_aliasing_warns_once() -> None:
         Augmenter().apply(IMAGES[:1], sheared)
 
 
-def test_an_augmenter_is_a_value() -> None:
-    aug = Augmenter(15, zoom_range=np.array([0.8, 1.2]), mean=torch.tensor([0.1, 0.2]), seed=3)
-    for same in (copy.deepcopy(aug), pickle.loads(pickle.dumps(aug)), eval(repr(aug))):
-        assert same == aug
-        assert hash(same) == hash(aug)
-        assert torch.equal(same.sample([5], 1, (8, 8)), aug.sample([5], 1, (8, 8)))
-    assert aug != Augmenter(15)
+WAYS_BACK: dict[str, Callable[[Augmenter], Augmenter]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda aug: pickle.loads(pickle.dumps(aug)),
+    "repr": lambda aug: eval(repr(aug)),
+    "replace": dataclasses.replace,
+    "replace there and back": lambda aug: dataclasses.replace(
+        dataclasses.replace(aug, seed=2**64 - 1, zoom_range=0.7),
+        seed=aug.seed,
+        zoom_range=aug.zoom_range,
+    ),
+    "asdict": lambda aug: Augmenter(**dataclasses.asdict(aug)),
+    "astuple": lambda aug: Augmenter(*dataclasses.astuple(aug)),
+    "fields": lambda aug: Augmenter(
+        **{field.name: getattr(aug, field.name) for field in dataclasses.fields(aug)}
+    ),
+    "json": lambda aug: Augmenter(**json.loads(json.dumps(dataclasses.asdict(aug)))),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_BACK)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"zoom_range": np.array([0.8, 1.2]), "mean": torch.tensor([0.1, 0.2]), "crop": [5, 6]},
+        {"zoom_range": np.float64(0.3), "std": np.float32(0.5), "crop": np.array([5, 6])},
+        {"zoom_range": np.float32(0.25), "mean": [0.5], "seed": np.uint8(3), "cval": 2},
+        {"horizontal_flip": np.bool_(True), "crop": torch.Size([4, 4]), "crop_padding": 1},
+    ],
+)
+def test_an_augmenter_is_a_value(arguments: dict[str, Any], way: str) -> None:
+    aug = Augmenter(**{"rotation_range": 15, "seed": 3, **arguments})
+    same = WAYS_BACK[way](aug)
+    assert same == aug
+    assert hash(same) == hash(aug)
+    assert repr(same) == repr(aug)
+    assert torch.equal(same.sample([5], 1, (8, 8)), aug.sample([5], 1, (8, 8)))
+
+
+@pytest.mark.parametrize("way", WAYS_BACK)
+def test_a_value_after_it_has_warned(way: str) -> None:
+    aug = Augmenter(zoom_range=(2.5, 3))
+    with pytest.warns(UserWarning, match="aliasing"):
+        aug(IMAGES, [0, 1])
+    assert WAYS_BACK[way](aug) == aug == Augmenter(zoom_range=[2.5, 3])
+
+
+def test_what_is_no_part_of_the_value_and_what_is() -> None:
+    names = [field.name for field in dataclasses.fields(Augmenter)]
+    assert names == list(inspect.signature(Augmenter).parameters)
+    other: dict[str, Any] = {
+        **dict.fromkeys(["rotation_range", "shear_range", "cval", "mean", "seed"], 7),
+        **dict.fromkeys(["width_shift_range", "height_shift_range", "zoom_range", "std"], 0.5),
+        **dict.fromkeys(["horizontal_flip", "vertical_flip"], True),
+        "crop": (3, 4),
+        "crop_padding": 1,
+        "fill_mode": "wrap",
+        "interpolation": "nearest",
+        "layout": "NHWC",
+    }
+    assert set(other) == set(names)
+    aug = Augmenter(crop=(4, 4))
+    for name, value in other.items():
+        assert dataclasses.replace(aug, **{name: value}) != aug
     with pytest.raises(AttributeError):
         aug.seed = 4  # type: ignore[misc]
+    with pytest.raises(ValueError, match=r"^zoom_range must be"):
+        dataclasses.replace(aug, zoom_range=2)
 
 
 def test_gradients_are_not_followed() -> None:
@@ -183,11 +247,20 @@ def test_dataset(arguments: dict[str, Any], name: str) -> None:
 
 def test_dataset_calls() -> None:
     dataset = AugmentedDataset(IMAGES, [0, 1], Augmenter())
-    for index in (2, -3, 2**70):
-        with pytest.raises((IndexError, ValueError)):
+    wrong: list[Any] = [
+        *(0.5, "0", None, True, b"0", {0}, iter([0]), ..., 2**70),
+        *([0.5], ["0"], [True, False], [[0, 1]], [[]], [[0], [0, 1]], [None], [0, 2**70]),
+        *(np.array([True, False]), np.array([0.0]), torch.tensor([0.0]), torch.tensor([True])),
+        *(torch.zeros(1, dtype=torch.int64, device="meta"), (slice(0, 1), 0)),
+        *(slice(0, 2, 0), slice("a"), slice(0.5)),
+    ]
+    for index in wrong:
+        with pytest.raises(ValueError, match=r"^index must be a whole number or"):
             dataset[index]
-    with pytest.raises(ValueError, match=r"^index must be"):
-        dataset[0.5]  # type: ignore[index]
+    outside: list[Any] = [2, -3, [0, 2], [-3], np.array([2], np.uint8), np.array([2**64 - 1])]
+    for index in outside:
+        with pytest.raises(IndexError, match=r"^index out of range for 2 pictures"):
+            dataset[index]
     with pytest.raises(ValueError, match=r"^epoch must be"):
         dataset.set_epoch(-1)
     for options in ({"batch_size": 0}, {"batch_size": 2.5}):

@@ -45,7 +45,7 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
         refuse(name, must, value)
     try:
         plain = int(value.__index__())
-    except TypeError:  # a tensor or an array that is not one whole number
+    except (TypeError, RuntimeError):  # a tensor or an array that is not one whole number
         refuse(name, must, value)
     if not low <= plain <= high:
         refuse(name, must, value)
@@ -93,11 +93,9 @@ def per_channel(name: str, value: Any) -> tuple[float, ...] | None:
     must = "None, a finite number or one per channel"
     if value is None:
         return None
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
     try:
-        numbers = np.atleast_1d(np.asarray(value, np.float64))
-    except (TypeError, ValueError):
+        numbers = np.atleast_1d(np.asarray(on_host(value), np.float64))
+    except (TypeError, ValueError, RuntimeError):
         refuse(name, must, value)
     if numbers.ndim != 1 or numbers.size == 0:
         refuse(name, must, value)
@@ -110,16 +108,32 @@ def per_channel(name: str, value: Any) -> tuple[float, ...] | None:
     return tuple(numbers.tolist())
 
 
+def on_host(value: Any) -> Any:
+    """`value`, or NumPy's form of it for a tensor or a list of tensors, wherever they are."""
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], torch.Tensor):
+        return [on_host(item) for item in value]
+    return value
+
+
+def whole_numbers(name: str, value: Any, must: str) -> np.ndarray[Any, np.dtype[Any]]:
+    """An array of whole numbers, of any shape; `must` says in words what it is to be."""
+    try:
+        numbers = np.asarray(on_host(value))
+    except (TypeError, ValueError, RuntimeError):
+        refuse(name, must, value)
+    if numbers.size > 0 and numbers.dtype.kind not in "iu":
+        refuse(name, must, value)
+    return numbers
+
+
 def sample_numbers(name: str, value: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
     """A one-dimensional array of numbers of samples."""
     must = "a sequence of integers >= 0"
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    try:
-        numbers = np.asarray(value)
-    except (TypeError, ValueError):
-        refuse(name, must, value)
-    if numbers.ndim != 1 or (numbers.size > 0 and numbers.dtype.kind not in "iu"):
+    numbers = whole_numbers(name, value, must)
+    if numbers.ndim != 1:
         refuse(name, must, value)
     if numbers.size > 0 and (numbers.min() < 0 or numbers.max() >= 2**63):
         refuse(name, must, value)
@@ -147,12 +161,13 @@ def spread(name: str, numbers: Any, channels: int, default: float) -> tuple[floa
 def settings(aug: Augmenter) -> dict[str, Any]:
     """An augmenter's arguments, checked and definite."""
     above_360 = math.nextafter(360, math.inf)
+    factors = zoom(aug.zoom_range)
     definite: dict[str, Any] = {
         "rotation_range": number("rotation_range", aug.rotation_range, _ANGLE, 0, above_360),
         "width_shift_range": number("width_shift_range", aug.width_shift_range, _FRACTION, 0, 1),
         "height_shift_range": number("height_shift_range", aug.height_shift_range, _FRACTION, 0, 1),
         "shear_range": number("shear_range", aug.shear_range, _SHEAR, 0, 90),
-        "_zoom": zoom(aug.zoom_range),
+        "zoom_range": float(aug.zoom_range) if isinstance(aug.zoom_range, Real) else factors,
         "horizontal_flip": flag("horizontal_flip", aug.horizontal_flip),
         "vertical_flip": flag("vertical_flip", aug.vertical_flip),
         "crop": None if aug.crop is None else size("crop", aug.crop),
@@ -165,8 +180,6 @@ def settings(aug: Augmenter) -> dict[str, Any]:
         "seed": whole("seed", aug.seed, 0, 2**64 - 1),
         "layout": layout(aug.layout),
     }
-    if not isinstance(aug.zoom_range, (int, float)):
-        definite["zoom_range"] = definite["_zoom"]
     if definite["crop_padding"] > 0 and aug.crop is None:
         refuse("crop_padding", "0 without crop", aug.crop_padding)
     return definite

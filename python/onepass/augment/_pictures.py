@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from onepass.augment._checks import refuse
+from onepass.augment._checks import on_host, refuse
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 # What the core reads, or what torch reads on a GPU; always (N, C, H, W).
@@ -84,11 +84,9 @@ def channels_first(name: str, value: Array | torch.Tensor, layout: str | None) -
 def as_matrices(value: Any, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Matrices (N, 2, 3) for `count` pictures."""
     must = f"numbers of shape ({count}, 2, 3)"
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().to(torch.float64).numpy()
     try:
-        matrices = np.ascontiguousarray(value, np.float64)
-    except (TypeError, ValueError):
+        matrices = np.ascontiguousarray(on_host(value), np.float64)
+    except (TypeError, ValueError, RuntimeError):
         refuse("matrices", must, value)
     if matrices.shape != (count, 2, 3):
         refuse("matrices", must, f"shape {matrices.shape}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from onepass import _core
-from onepass.augment._checks import refuse
+from onepass.augment._checks import on_host, refuse
 from onepass.augment._pictures import Array, as_matrices
 
 
@@ -44,5 +44,5 @@ def move(xy: Any, matrices: Any) -> torch.Tensor:
 
 
 def _floats(values: Any) -> Array:
-    array = np.array(values)
+    array = np.array(on_host(values))
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)

@@ -41,7 +41,7 @@ def warp_images(
             std=std,
             cval=cval,
         )
-    out = torch.empty((len(matrices), images.shape[1], *size), dtype=torch.float32)
+    out = torch.empty((len(matrices), images.shape[1], *size), dtype=torch.float32, device="cpu")
     _core.warp(
         images=images if isinstance(images, np.ndarray) else to_host(images),
         rows=rows,
@@ -72,7 +72,7 @@ def warp_masks(
         on_device = torch.from_numpy(matrices).to(masks.device)
         moved = _grid.warp_masks(bits(masks), on_device, size, fill=fill, outside=outside)
         return moved.view(dtype)
-    out = torch.empty((len(matrices), masks.shape[1], *size), dtype=dtype)
+    out = torch.empty((len(matrices), masks.shape[1], *size), dtype=dtype, device="cpu")
     width = 8 * dtype.itemsize
     whole: Array = masks if isinstance(masks, np.ndarray) else to_host(bits(masks))
     _core.warp(
@@ -96,9 +96,9 @@ def _as_value(cval: float, dtype: torch.dtype) -> torch.Tensor:
     if dtype == torch.bool:
         low, high = 0, 1
     elif dtype.is_floating_point or dtype.is_complex:
-        return torch.tensor(cval, dtype=dtype)
+        return torch.tensor(cval, dtype=dtype, device="cpu")
     else:
         low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
     if cval != int(cval) or not low <= int(cval) <= high:
         refuse("cval", must, cval)
-    return torch.tensor(int(cval), dtype=dtype)
+    return torch.tensor(int(cval), dtype=dtype, device="cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -97,8 +97,9 @@ class Augmenter:
     std: float | Sequence[float] | Array | torch.Tensor | None = None
     seed: int = 0
     layout: str | None = None
-    _zoom: tuple[float, float] = field(init=False, repr=False, compare=False, default=(1.0, 1.0))
-    _warned: bool = field(init=False, repr=False, compare=False, default=False)
+
+    # No field, as it is no part of the value; an instance that has warned holds True.
+    _warned = False
 
     def __post_init__(self) -> None:
         for name, value in _checks.settings(self).items():
@@ -251,7 +252,7 @@ class Augmenter:
             rotation=self.rotation_range,
             shear=self.shear_range,
             shift=(self.width_shift_range, self.height_shift_range),
-            zoom=self._zoom,
+            zoom=_checks.zoom(self.zoom_range),
             flip=(self.horizontal_flip, self.vertical_flip),
             padding=padding,
             seed=self.seed,

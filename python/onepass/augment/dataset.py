@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from onepass import _core
 from onepass.augment import _checks
+from onepass.augment._epoch import shared_epoch
 from onepass.augment._pictures import Array
 from onepass.augment.augmenter import Augmenter
+
+_INDEX = "a whole number or a one-dimensional sequence of whole numbers"
 
 
 class AugmentedDataset(Dataset[Any]):
@@ -64,46 +67,64 @@ class AugmentedDataset(Dataset[Any]):
         self.train = _checks.flag("train", train)
         self.labels = None if labels is None else _labels(labels, len(pictures))
         self._whole = False
-        # In shared memory, so that workers which live on through several epochs see it change.
-        self._epoch = torch.zeros((), dtype=torch.int64)
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+        self._epoch = shared_epoch(0)
 
     @property
     def epoch(self) -> int:
         """The epoch whose pictures are fetched."""
-        return int(self._epoch)
+        return self._epoch.get()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, before its loop begins; in [0, 2**32)."""
-        self._epoch.fill_(_checks.whole("epoch", epoch, 0, 2**32 - 1))
+        self._epoch.set(_checks.whole("epoch", epoch, 0, 2**32 - 1))
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Any:
-        """One picture (C, height, width) with its label, or without if there are none."""
-        return self._samples([index])[0]
+    def __getitem__(self, index: Any) -> Any:
+        """One sample for a whole number; a batch, augmented in one pass, for several.
 
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        """Several, augmented in one pass; what torch's DataLoader asks for."""
+        Args:
+            index: A whole number in [-n, n) for n pictures, of any integer type. Or several: a list,
+                as of a ``BatchSampler``, a tuple, range, slice, or an array or tensor of one axis.
+
+        Returns:
+            The picture, float32 (C, height, width), and its label; or N pictures (N, C, height, width)
+            and their N labels, one tensor each. Without labels the pictures alone.
+
+        Raises:
+            IndexError: A number is out of range.
+            ValueError: `index` is none of these, for instance a mask of booleans.
+        """
+        if isinstance(index, slice):
+            try:
+                index = range(len(self))[index]
+            except (TypeError, ValueError):
+                _checks.refuse("index", _INDEX, index)
+        numbers = _checks.whole_numbers("index", index, _INDEX)
+        return self._samples(numbers[None])[0] if numbers.ndim == 0 else self._fetch(numbers)
+
+    def __getitems__(self, indices: Any) -> Any:
+        """A list of samples, augmented in one pass; what torch's DataLoader collates."""
         return self._fetch(indices) if self._whole else self._samples(indices)
 
-    def _samples(self, indices: Sequence[int]) -> list[Any]:
+    def _samples(self, indices: Any) -> list[Any]:
         batch = self._fetch(indices)
         if self.labels is None:
             return list(batch)
         images, labels = batch
         return list(zip(images, labels, strict=True))
 
-    def _fetch(self, indices: Sequence[int]) -> Any:
+    def _fetch(self, indices: Any) -> Any:
         count = len(self)
-        numbers = np.asarray(indices)
-        if numbers.ndim != 1 or (numbers.size > 0 and numbers.dtype.kind not in "iu"):
-            _checks.refuse("index", "whole numbers", indices)
+        numbers = _checks.whole_numbers("index", indices, _INDEX)
+        if numbers.ndim != 1:
+            _checks.refuse("index", _INDEX, indices)
         if numbers.size > 0 and not (-count <= numbers.min() and numbers.max() < count):
             message = f"index out of range for {count} pictures"
             raise IndexError(message)
-        rows = np.where(numbers < 0, numbers + count, numbers).astype(np.int64)
+        rows = numbers.astype(np.int64)
+        rows[rows < 0] += count
         aug = self.augmenter
         pictures = aug._read(self.images, None)
         size = (pictures.shape[2], pictures.shape[3])
@@ -144,13 +165,21 @@ class AugmentedDataset(Dataset[Any]):
             dataset._whole = True
             options["collate_fn"] = _as_fetched
         if options.get("generator") is None:
-            options["generator"] = torch.Generator().manual_seed(self.augmenter.seed)
-        return DataLoader(dataset, batch_size=checked, num_workers=workers, **options)
+            options["generator"] = torch.Generator("cpu").manual_seed(self.augmenter.seed)
+        return _Loader(dataset, batch_size=checked, num_workers=workers, **options)
 
 
 def _as_fetched(batch: Any) -> Any:
     """Collate what is a batch already."""
     return batch
+
+
+class _Loader(DataLoader[Any]):
+    """Draws the seed of its workers where its generator is, not on torch's default device."""
+
+    def __iter__(self) -> Any:
+        with torch.device("cpu" if self.generator is None else self.generator.device):
+            return super().__iter__()
 
 
 class _Order(Sampler[int]):
@@ -171,15 +200,17 @@ class _Order(Sampler[int]):
         # A sample number that no sample has.
         counter = (2**32 - 1, 2**32 - 1, self.dataset.epoch, 0)
         high, low, _, _ = _core.philox(counter, (seed % 2**32, seed >> 32))
-        generator = torch.Generator().manual_seed(high << 32 | low)
-        return iter(torch.randperm(count, generator=generator).tolist())
+        generator = torch.Generator("cpu").manual_seed(high << 32 | low)
+        return iter(torch.randperm(count, generator=generator, device="cpu").tolist())
 
 
 def _labels(labels: Any, count: int) -> torch.Tensor:
     try:
-        if not isinstance(labels, torch.Tensor):
-            labels = np.array(labels if hasattr(labels, "dtype") else list(labels))
-        tensor = torch.as_tensor(labels)
+        if isinstance(labels, torch.Tensor):
+            tensor = labels
+        else:
+            values = labels if hasattr(labels, "dtype") else _checks.on_host(list(labels))
+            tensor = torch.from_numpy(np.array(values))
     except (TypeError, ValueError, RuntimeError):
         _checks.refuse("labels", "numbers, one per image", type(labels))
     if tensor.ndim == 0 or len(tensor) != count:
