@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    SequentialSampler,
+    Subset,
+    WeightedRandomSampler,
+)
 
 from onepass.augment import AugmentedDataset, Augmenter
 
@@ -240,3 +246,54 @@ def test_one_at_a_time(index: Any) -> None:
     assert torch.equal(image, AUG_OF_ONE(MANY[7:8], [7])[0])
     assert label.shape == ()
     assert int(label) == 7
+
+
+def test_a_sample_drawn_twice(dataset: AugmentedDataset) -> None:
+    weights = [0.0] * 20 + [1.0] * 3
+    sampler = WeightedRandomSampler(weights, 40, generator=torch.Generator().manual_seed(0))
+    drawn = list(sampler)
+    dataset.set_epoch(3)
+    by_sample = [image for images, _ in dataset.loader(16, sampler=drawn) for image in images]
+    per_draw = AugmentedDataset(IMAGES[drawn], LABELS[drawn], AUG)
+    per_draw.set_epoch(3)
+    by_draw = [image for images, _ in per_draw.loader(16) for image in images]
+    distinct = [len({image.numpy().tobytes() for image in each}) for each in (by_sample, by_draw)]
+    assert distinct == [3, 40]
+    one_by_one = [AUG(IMAGES[[row]], [k], 3)[0] for k, row in enumerate(drawn)]
+    assert torch.equal(torch.stack(by_draw), torch.stack(one_by_one))
+
+
+@pytest.mark.parametrize("kind", ["whole batches", "samples", "a subset", "two processes"])
+def test_accelerate(dataset: AugmentedDataset, kind: str) -> None:
+    """As docs/clients.md has it: its own count, unless both are told."""
+    accelerate = pytest.importorskip("accelerate")
+    seedable = kind == "two processes"
+    plain: Any = {
+        "whole batches": lambda: dataset.loader(5, shuffle=True),
+        "samples": lambda: DataLoader(dataset, 5, num_workers=1, persistent_workers=True),
+        "a subset": lambda: DataLoader(Subset(dataset, range(20)), 5),
+        "two processes": lambda: DataLoader(dataset, 5, shuffle=True),
+    }[kind]()
+    loader = accelerate.data_loader.prepare_data_loader(
+        plain,
+        num_processes=1 + seedable,
+        process_index=0,
+        put_on_device=False,
+        use_seedable_sampler=seedable,
+    )
+
+    def epochs_seen(batches: Any) -> set[int]:
+        expected = torch.stack([AUG(IMAGES, range(23), epoch) for epoch in range(8)])
+        shown = [image for images, _ in batches for image in images]
+        assert shown
+        return {int((expected == image).all((2, 3, 4)).nonzero()[0, 0]) for image in shown}
+
+    passed_on = kind in ("whole batches", "samples")
+    dataset.set_epoch(4)
+    assert epochs_seen(loader) == ({0} if passed_on else {4})
+    for epoch in (6, 7):
+        loader.set_epoch(epoch)
+        dataset.set_epoch(epoch)
+        skipped = accelerate.skip_first_batches(loader, 1)
+        assert epochs_seen(skipped) == {epoch}
+        assert epochs_seen(loader) == {epoch}

@@ -21,7 +21,7 @@ def test_docstrings(name: str) -> None:
 
 def test_page() -> None:
     blocks = re.findall(r"```python\n(>>> .*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 7
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, PAGE.name, str(PAGE), 0)
     assert doctest.DocTestRunner().run(test).failed == 0
 

@@ -33,7 +33,9 @@ class Augmenter:
     a rotated crop shows what really lies beside it.
 
     All that is random depends on (`seed`, `epoch`, sample number) alone: not on the batch, its
-    order, worker processes or threads, nor on the machine. No global generator is used.
+    order, worker processes or threads, nor on the machine, nor on torch's default device and dtype.
+    No global generator is used. A sample that is drawn twice in an epoch is the same picture twice;
+    where that is not wanted, pass numbers of draws for sample numbers.
 
     Args:
         rotation_range: :math:`\theta` is uniform in [-r, r] degrees; in [0, 360], default 0.
@@ -118,7 +120,9 @@ class Augmenter:
 
         Args:
             images: uint8 or float32, (N, C, H, W) or (N, H, W, C), any strides, CPU or CUDA.
-            index: N whole numbers >= 0.
+            index: N whole numbers in [0, 2**63): of the samples, so that a sample which occurs twice
+                in an epoch is warped alike; or of the draws, counted through the epoch, so that it
+                is not.
             epoch: Each has its own draws; in [0, 2**32), default 0.
             train: False crops the centre and normalises, nothing else. Default True.
             layout: Overrides the augmenter's.
@@ -129,6 +133,19 @@ class Augmenter:
         Raises:
             TypeError: The images are neither uint8 nor float32.
             ValueError: Any other argument is wrong; the message names it.
+
+        Example:
+            >>> import torch
+            >>> from onepass.augment import Augmenter
+            >>> aug = Augmenter(rotation_range=15)
+            >>> images = torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8)
+            >>> drawn = [5, 5]
+            >>> first, second = aug(images[drawn], index=drawn)
+            >>> torch.equal(first, second)
+            True
+            >>> first, second = aug(images[drawn], index=range(2))
+            >>> torch.equal(first, second)
+            False
         """
         pictures = self._read(images, layout)
         matrices = self._sample(index, epoch, (pictures.shape[2], pictures.shape[3]), train)

@@ -22,7 +22,8 @@ _INDEX = "a whole number or a one-dimensional sequence of whole numbers"
 class AugmentedDataset(Dataset[Any]):
     """Pictures in memory, augmented when fetched.
 
-    Works in any ``DataLoader``. `loader` makes one that fetches whole batches, in one pass each.
+    Works in any ``DataLoader``. `loader` makes one that fetches whole batches, in one pass each; so does
+    ``DataLoader(dataset, batch_size=None, sampler=BatchSampler(...))``.
 
     Args:
         images: As an `Augmenter` takes them; held, not copied. A ``numpy.memmap`` will do.
@@ -49,7 +50,12 @@ class AugmentedDataset(Dataset[Any]):
 
     Different from Keras' ``ImageDataGenerator.flow``: the epoch is set, never counted, so that a
     resumed run sees what the uninterrupted one would have seen. Without `set_epoch` every epoch
-    repeats the first.
+    repeats the first. A sample that a sampler draws twice in an epoch is the same picture twice; a
+    data set of the pictures drawn, ``AugmentedDataset(images[drawn], labels[drawn], augmenter)``,
+    warps each draw by itself.
+
+    ``copy.deepcopy`` and pickle give a data set of its own, in the same epoch; ``copy.copy`` one that
+    shares pictures and epoch.
     """
 
     def __init__(
@@ -75,7 +81,7 @@ class AugmentedDataset(Dataset[Any]):
         return self._epoch.get()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, before its loop begins; in [0, 2**32)."""
+        """Choose the epoch, before its loop begins; in [0, 2**32). Reaches running workers too."""
         self._epoch.set(_checks.whole("epoch", epoch, 0, 2**32 - 1))
 
     def __len__(self) -> int:
