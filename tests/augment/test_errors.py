@@ -19,6 +19,7 @@ from onepass.augment import AugmentedDataset, Augmenter
 
 IMAGES = np.zeros((2, 8, 8, 1), np.uint8)
 NAN, INF = float("nan"), float("inf")
+NO_DATA = torch.zeros((), dtype=torch.int64, device="meta")
 
 
 @pytest.mark.parametrize(
@@ -36,9 +37,9 @@ NAN, INF = float("nan"), float("inf")
         ("fill_mode", ["edge", "Nearest", None, 3, ["nearest"]]),
         ("cval", [NAN, INF, None, "0"]),
         ("interpolation", ["cubic", None, 1]),
-        ("mean", [NAN, "a", [[0.1]], [], 1e300]),
+        ("mean", [NAN, "a", [[0.1]], [], 1e300, NO_DATA, [NO_DATA]]),
         ("std", [0, -1, [1, 0], INF, 1e-300]),
-        ("seed", [-1, 2**64, 1.0, None]),
+        ("seed", [-1, 2**64, 1.0, None, NO_DATA]),
         ("layout", ["HWC", 3, ["NCHW"]]),
     ],
 )
@@ -67,6 +68,8 @@ def test_constructor(name: str, values: list[Any]) -> None:
         ({"index": [0, 2**63]}, "index"),
         ({"index": [True, False]}, "index"),
         ({"index": None}, "index"),
+        ({"index": NO_DATA.expand(2)}, "index"),
+        ({"index": [NO_DATA, NO_DATA]}, "index"),
         ({"epoch": -1}, "epoch"),
         ({"epoch": 2**32}, "epoch"),
         ({"epoch": 0.5}, "epoch"),
@@ -96,7 +99,15 @@ def test_masks_of_other_dtypes(dtype: str) -> None:
 
 @pytest.mark.parametrize(
     "matrices",
-    [np.zeros((2, 3, 3)), np.zeros((1, 2, 3)), "a", None, np.full((2, 2, 3), NAN), [[1, 2], [3]]],
+    [
+        np.zeros((2, 3, 3)),
+        np.zeros((1, 2, 3)),
+        "a",
+        None,
+        np.full((2, 2, 3), NAN),
+        [[1, 2], [3]],
+        NO_DATA.expand(2, 2, 3),
+    ],
 )
 def test_matrices(matrices: Any) -> None:
     aug = Augmenter()
@@ -251,7 +262,7 @@ def test_dataset_calls() -> None:
         *(0.5, "0", None, True, b"0", {0}, iter([0]), ..., 2**70),
         *([0.5], ["0"], [True, False], [[0, 1]], [[]], [[0], [0, 1]], [None], [0, 2**70]),
         *(np.array([True, False]), np.array([0.0]), torch.tensor([0.0]), torch.tensor([True])),
-        *(torch.zeros(1, dtype=torch.int64, device="meta"), (slice(0, 1), 0)),
+        *(NO_DATA, (slice(0, 1), 0)),
         *(slice(0, 2, 0), slice("a"), slice(0.5)),
     ]
     for index in wrong:
