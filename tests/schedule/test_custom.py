@@ -97,15 +97,8 @@ def test_over_a_run(s: Any, of_x: Any, n: int) -> None:
 def test_custom_values() -> None:
     s = Custom(lambda t: 1 / (1 + t), next(fresh))
     assert s.table(3) == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
-    assert (
-        type(
-            Custom(
-                lambda _: np.float32(0.5),
-                next(fresh),  # type: ignore[arg-type, return-value]
-            )(0)
-        )
-        is float
-    )
+    single: Any = np.float32(0.5)
+    assert type(Custom(lambda _: single, next(fresh))(0)) is float
 
 
 def test_custom_goes_by_its_name() -> None:

@@ -14,6 +14,7 @@ import torch
 
 import onepass
 from onepass import _core, schedule
+from onepass.device import extension
 from onepass.step import slow_path
 from tests import cases
 from tests.cases import Case
@@ -120,10 +121,12 @@ def plain_lr(make: Callable[[list[Any]], Any], start: list[Any], steps: int) -> 
 
 @pytest.mark.parametrize("call", ["step", "repeat"])
 @pytest.mark.parametrize("next_is", ["report", "state_dict", "step"])
+@pytest.mark.parametrize("device_was_seen", [False, True])
 def test_what_follows_is_made_up_for(
-    call: str, next_is: str, monkeypatch: pytest.MonkeyPatch
+    call: str, next_is: str, device_was_seen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signal comes as soon as the core has applied the step."""
+    monkeypatch.setattr(extension, "seen", device_was_seen)
     params = parameters(SHAPES)
     moving = schedule.Linear(0.5, 10)
     optimizer = onepass.AdamW(params, lr=moving, max_grad_norm=0.5)

@@ -31,6 +31,10 @@ class RangeTest:
         lrs: learning rates that were tried, of the group with the largest one.
         losses: the loss of each step, before the step.
         smoothed: their running mean, each loss weighing 2 % and the start corrected for.
+
+    Example:
+        >>> RangeTest((0.01, 0.1, 1.0), (3.0, 1.0, 9.0), (3.0, 2.0, 4.0)).suggestion
+        0.01
     """
 
     lrs: tuple[float, ...]
@@ -149,7 +153,8 @@ def range_test(
             for group, share in zip(opt.param_groups, shares, strict=True):
                 group["lr"] = rate * share
             with torch.enable_grad():
-                loss = float(closure())
+                loss = closure()
+            loss = loss.item() if isinstance(loss, torch.Tensor) else float(loss)
             mean = _SMOOTHING * mean + (1.0 - _SMOOTHING) * loss
             losses.append(loss)
             smoothed.append(mean / (1.0 - _SMOOTHING ** len(losses)))
@@ -208,10 +213,10 @@ def _put_back(opt: Optimizer, model: nn.Module | None) -> Iterator[None]:
         with torch.no_grad():
             for tensor, value in before:
                 tensor.copy_(value)
-            for p, grad, value in gradients:
+            for p, grad, its in gradients:
                 p.grad = grad
-                if grad is not None and value is not None:
-                    grad.copy_(value)
+                if grad is not None:
+                    grad.copy_(its)
         for module, mode in modes:
             module.training = mode
         opt.state.clear()

@@ -335,11 +335,12 @@ class Stepper:
         """Have the kernels step the rows, or say why they cannot."""
         seed = snapshots[0].get("seed", 0) if snapshots else 0
         memory, state = self.memory, call.state
-        if not extension.seen:
+        devices = _devices_of(rows) if extension.seen else [CPU]
+        if devices == [CPU]:  # applied and counted by one call, between which and its end no signal comes
             return _core.step(
                 READER, memory, rows, state, dry, clip, first_steps, first_emas, seed, True
             )
-        applied, devices = memory.steps_applied, _devices_of(rows)
+        applied = memory.steps_applied
         if len(devices) > 1 and clip is not None:
             launch.refuse_several(devices)
 
