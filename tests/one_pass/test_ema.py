@@ -256,16 +256,16 @@ def test_training_goes_on_as_without(dtype: torch.dtype) -> None:
 
 
 def interrupted(delay: float, optimizer: Any) -> bool:
-    """Enter `ema_weights()` with a Ctrl-C underway; return whether it came before the block."""
+    """Enter and leave `ema_weights()` with a Ctrl-C underway; return whether it came."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, delay)
     try:
+        signal.setitimer(signal.ITIMER_REAL, delay)
         with optimizer.ema_weights():
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            pass
     except KeyboardInterrupt:
         return True
     finally:
@@ -283,6 +283,7 @@ def test_swaps_back_when_the_exchange_is_interrupted() -> None:
     before = [p.detach().clone() for p in params]
     for milliseconds in range(1, 25):
         interrupted(milliseconds / 1000, optimizer)
+        assert torch.is_grad_enabled()
         for p, old in zip(params, before, strict=True):
             tolerances.exact(p, old)
 

@@ -266,15 +266,144 @@ def test_check_lets_errors_through() -> None:
         fail()
 
 
+class RunningMaximum(nn.Linear):
+    """Keeps what only its author knows of."""
+
+    largest: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.register_buffer("largest", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.largest.copy_(torch.maximum(self.largest, x.abs().max()))
+        return super().forward(x)
+
+
 def test_check_finds_state_that_freezing_does_not_know() -> None:
-    model: Any = nn.Sequential(
-        nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 1)
-    )
+    model: Any = nn.Sequential(RunningMaximum(), nn.Linear(4, 1))
     freeze(model, "0")
-    with (
-        pytest.raises(RuntimeError, match=r"0\.parametrizations\.weight\.0\._u"),
-        check_frozen(model),
-    ):
+    with pytest.raises(RuntimeError, match=r"0\.largest"), check_frozen(model):
         model(torch.randn(2, 4))
     with pytest.raises(RuntimeError, match=r"1\.weight"), check_frozen(model, "1"):
         model[1] = nn.Linear(1, 4)
+
+
+# Layers that write as they run
+
+
+@pytest.mark.parametrize("how", ["parametrization", "hook"])
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.*:FutureWarning")
+def test_spectral_norm_stops_to_refine(how: str) -> None:
+    kinds: dict[str, Any] = {
+        "parametrization": nn.utils.parametrizations.spectral_norm,
+        "hook": nn.utils.spectral_norm,
+    }
+    model: Any = nn.Sequential(kinds[how](nn.Linear(4, 4)), nn.Linear(4, 1))
+    x = torch.randn(6, 4)
+    model(x)
+    freeze(model, "0")
+    before = bits(model[0])
+    with check_frozen(model):
+        outputs = []
+        for _ in range(3):
+            model.train()
+            outputs.append(model[0](x))
+    assert bits(model[0]) == before
+    assert all(torch.equal(y, outputs[0]) for y in outputs)
+    assert model[1].training
+    unfreeze(model, "0").train()
+    model(x)
+    assert bits(model[0]) != before
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_tables_that_are_shortened_as_they_run(kind: Any) -> None:
+    model: Any = nn.ModuleDict({"words": kind(5, 3, max_norm=0.1), "head": nn.Linear(3, 1)})
+    for part in ("words", "words.weight", model):
+        with pytest.raises(ValueError, match=rf"'words' is a {kind.__name__} with max_norm=0.1"):
+            freeze(model, part)
+        assert all(p.requires_grad for p in model.parameters())
+    model["words"].max_norm = None
+    freeze(model, "words")
+    with check_frozen(model):
+        model["words"](torch.tensor([[0, 4]]))
+
+
+# Lazy layers
+
+
+def test_lazy_layers_are_refused_before_anything_is_changed() -> None:
+    model: Any = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(4), nn.LazyLinear(2)))
+    for part in ("1", "1.1", model):
+        with pytest.raises(ValueError, match=r"'1\.1' is a LazyLinear that has not seen an input"):
+            freeze(model, part)
+    with pytest.raises(ValueError, match=r"'1\.1' is a LazyLinear"):
+        param_groups(model, lr=0.1)
+    assert model[0].weight.requires_grad
+    freeze(model, "0")
+    model(torch.randn(6, 3))
+    before = bits(freeze(model, "1"))
+    model.train()(torch.randn(6, 3))
+    assert bits(model) == before
+    assert len(param_groups(unfreeze(model, "1"), lr=0.1)) == 2
+
+
+# What becomes of a frozen model
+
+
+def frozen() -> tuple[Any, Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
+    model(torch.randn(6, 1, 4, 4))
+    return freeze(freeze(model, "0"), "1"), torch.randn(6, 1, 4, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
+@pytest.mark.parametrize("training", [True, False])
+def test_scripted_models_stay_frozen(training: bool) -> None:
+    model, x = frozen()
+    want = model.eval()(x)
+    scripted: Any = torch.jit.script(model.train(training))
+    before = bits(scripted)
+    scripted.train(training)
+    torch.testing.assert_close(scripted(x), want)
+    assert bits(scripted) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
+@pytest.mark.parametrize("how", ["trace", "export", "fx"])
+def test_other_forms_of_a_model(how: str) -> None:
+    model, x = frozen()
+    want = model.eval()(x)
+    form: Any
+    if how == "trace":
+        form = torch.jit.trace(model, x)  # type: ignore[no-untyped-call]
+    elif how == "export":
+        form = torch.export.export(model, (x,)).module()
+    else:
+        form = torch.fx.symbolic_trace(model)
+    torch.testing.assert_close(form(x), want)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
+)
+def test_quantisation_aware_training_comes_before() -> None:
+    """It puts new BatchNorm layers in the place of those that it finds; what is frozen afterwards stays so."""
+    quantization = pytest.importorskip("torch.ao.quantization")
+    model, x = frozen()
+    fresh: Any = nn.Sequential(*(unfreeze(unfreeze(model, "0"), "1")))
+    fresh.train()
+    fresh.qconfig = quantization.get_default_qat_qconfig("fbgemm")
+    quantization.fuse_modules_qat(fresh, [["0", "1"]], inplace=True)
+    quantization.prepare_qat(fresh, inplace=True)
+    fresh(x)
+    freeze(fresh, "0.bn")
+    freeze(fresh, "0")
+    before = {k: v for k, v in bits(fresh).items() if k == "0.weight" or k.startswith("0.bn")}
+    assert len(before) >= 5
+    for _ in range(2):
+        fresh.train()
+        fresh(x).sum().backward()
+    assert {k: v for k, v in bits(fresh).items() if k in before} == before

@@ -111,3 +111,34 @@ def test_no_such_layer(model: nn.Module, name: str | None, match: str) -> None:
 def test_number_of_classes(number: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"num_classes must be an integer >= 1, got {number}"):
         replace_head(VGG(), number)
+
+
+def lazy_head() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.LazyLinear(7))
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [(None, "found '1', a LazyLinear"), ("1", "'1' is a LazyLinear that has not seen an input")],
+)
+def test_lazy_heads_are_refused(name: str | None, match: str) -> None:
+    model: Any = lazy_head()
+    before = list(model)
+    with pytest.raises(ValueError, match=match):
+        replace_head(model, 2, name)
+    assert list(model) == before
+    model(torch.randn(2, 3))
+    assert replace_head(model, 2, name)[1].in_features == 4
+
+
+def test_lazy_bodies_do_not_matter() -> None:
+    model: Any = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.Linear(16, 7))
+    assert replace_head(model, 2)[-1].out_features == 2
+
+
+def test_a_new_head_is_a_plain_layer() -> None:
+    old = nn.utils.parametrizations.weight_norm(nn.Linear(4, 7, bias=False))
+    model: Any = nn.Sequential(nn.Linear(3, 4), nn.Sequential(old))
+    new: Any = replace_head(model, 2, "1")[1][0]
+    assert type(new) is nn.Linear
+    assert (new.in_features, new.out_features, new.bias is None) == (4, 2, True)

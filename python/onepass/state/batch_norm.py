@@ -55,7 +55,7 @@ def _estimate(model: torch.nn.Module, layers: list[_BatchNorm], data: Iterable[A
     own = {id(b) for layer in layers for b in layer.buffers(recurse=False)}
     others = [(b, b.clone()) for b in model.buffers() if id(b) not in own]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    count = 0
+    count, follows = 0, torch.is_grad_enabled()
     try:
         for layer in layers:
             layer.reset_running_stats()
@@ -66,6 +66,7 @@ def _estimate(model: torch.nn.Module, layers: list[_BatchNorm], data: Iterable[A
                 _forward(model, batch, device)
                 count += 1
     finally:
+        torch.set_grad_enabled(follows)  # an interrupt may have left it off
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         for module, mode in modes:

@@ -12,8 +12,6 @@ from onepass.hyper.spec import Group
 from onepass.state.batch_norm import re_estimated
 from onepass.state.names import EMA, States
 
-Pair = tuple[torch.Tensor, torch.Tensor]
-
 
 @contextmanager
 def ema_in_place(
@@ -24,31 +22,28 @@ def ema_in_place(
 ) -> Iterator[None]:
     """Put the averages of the weights in their place, and the weights back at the end."""
     averaged = [p for group in groups for p in group["params"] if EMA in state.get(p, {})]
-    weights = [p.detach().clone() for p in averaged]
+    weights = [(p, p.detach().clone()) for p in averaged]
     try:
-        with torch.no_grad():
-            for p in averaged:
-                p.copy_(state[p][EMA])
+        for p in averaged:
+            p.detach().copy_(state[p][EMA])  # no `no_grad`, which an interrupt may leave on
         with re_estimated(model, data):
             yield
     finally:
-        put_back(list(zip(averaged, weights, strict=True)))
-
-
-def put_back(pairs: list[Pair]) -> None:
-    """Copy the second tensor of each pair into the first, whatever happens meanwhile; then raise what has happened."""
-    error: BaseException | None = None
-    while pairs:
         try:
-            with torch.no_grad():
-                while pairs:
-                    tensor, value = pairs[-1]
-                    tensor.copy_(value)
-                    pairs.pop()
+            _put_back(weights)
+        finally:
+            _put_back(weights)  # what an interrupt has left
+
+
+def _put_back(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Copy the second tensor of each pair into the first, and take the pair from the list; in the end raise what failed."""
+    error: Exception | None = None
+    while pairs:
+        tensor, value = pairs[-1]
+        try:
+            tensor.detach().copy_(value)
         except Exception as impossible:
             error = error or impossible
-            pairs.pop()
-        except BaseException as interrupt:
-            error = interrupt
+        pairs.pop()
     if error is not None:
         raise error

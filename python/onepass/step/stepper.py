@@ -336,7 +336,9 @@ class Stepper:
         seed = snapshots[0].get("seed", 0) if snapshots else 0
         memory, state = self.memory, call.state
         devices = _devices_of(rows) if extension.seen else [CPU]
-        if devices == [CPU]:  # applied and counted by one call, between which and its end no signal comes
+        if devices == [
+            CPU
+        ]:  # applied and counted by one call, between which and its end no signal comes
             return _core.step(
                 READER, memory, rows, state, dry, clip, first_steps, first_emas, seed, True
             )

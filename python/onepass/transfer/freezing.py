@@ -9,13 +9,16 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.spectral_norm import SpectralNorm
 
-from onepass.transfer.parts import find, owners
+from onepass.transfer.parts import find, owners, refuse_lazy
 
 __all__ = ["check_frozen", "freeze", "unfreeze"]
 
 Model = TypeVar("Model", bound=nn.Module)
 _MODES = ("inference", "stats", "train")
+_SPECTRAL = "_SpectralNorm"
+"""Name of the class of torch's parametrization, which is not public."""
 _BEFORE = "_trained_before_freezing"
 """Attribute of a frozen module: which of its parameters were trainable before, by name."""
 
@@ -31,9 +34,13 @@ def freeze(
     momentum or weight decay either. BatchNorm layers (1d, 2d, 3d, Sync, their subclasses, and InstanceNorm
     with running statistics) normalise by their running statistics and leave them alone, whatever
     `model.train()` says later: each looks at its mode before it runs. Copies and pickles of the model stay
-    frozen. Dropout goes on as `model.train()` says.
+    frozen. Dropout goes on as `model.train()` says. Layers with spectral norm, of either kind, stop to refine their
+    estimate, which would change what their frozen weight stands for.
 
-    Weights that are shared with another part freeze there, too. Convert to SyncBatchNorm before, not after.
+    Weights that are shared with another part freeze there, too. What exchanges layers comes before, not after: the
+    conversion to SyncBatchNorm, and `fuse_modules_qat` and `prepare_qat` of quantisation-aware training, which put
+    new BatchNorm layers in the place of the frozen ones. A scripted copy (`torch.jit.script`) keeps the BatchNorm
+    layers frozen as well.
 
     Args:
         model: The model, which is changed.
@@ -45,7 +52,9 @@ def freeze(
         The model.
 
     Raises:
-        ValueError: The model has no such part, or `bn` is none of the three.
+        ValueError: The model has no such part, `bn` is none of the three, or the part holds what cannot be frozen: a
+            lazy layer that has not seen an input, or an Embedding with `max_norm`, which writes into its weight
+            whenever it runs. Nothing has been changed then.
         TypeError: `part` is neither a name nor a module.
 
     Example:
@@ -67,15 +76,20 @@ def freeze(
         message = f"bn must be one of {', '.join(map(repr, _MODES))}, got {bn!r}"
         raise ValueError(message)
     module, parameter = find(model, part)
-    for owner, names in owners(module, parameter):
+    owned = list(owners(module, parameter))
+    refuse_lazy(model, owned)
+    _refuse_renorm(model, owned)
+    for owner, names in owned:
         if isinstance(owner, _NormBase) and parameter is None:
             _unguard(owner, model.training)
             if bn == "train":
                 _thaw(owner, names)
                 continue
             if bn == "inference" and owner.track_running_stats:
-                owner.register_forward_pre_hook(_infer)
-                owner.eval()
+                _guard(owner)
+        elif _estimates(owner) and parameter is None:
+            _unguard(owner, model.training)
+            _guard(owner)
         before = vars(owner).setdefault(_BEFORE, {})
         for name in names:
             p = owner._parameters[name]
@@ -113,10 +127,28 @@ def unfreeze(model: Model, part: str | nn.Module) -> Model:
     """
     module, parameter = find(model, part)
     for owner, names in owners(module, parameter):
-        if isinstance(owner, _NormBase) and parameter is None:
+        if parameter is None:
             _unguard(owner, model.training)
         _thaw(owner, names)
     return model
+
+
+def _refuse_renorm(model: nn.Module, owned: list[tuple[nn.Module, list[str]]]) -> None:
+    for owner, names in owned:
+        table = isinstance(owner, nn.Embedding | nn.EmbeddingBag) and "weight" in names
+        if table and owner.max_norm is not None:
+            path = next(name for name, module in model.named_modules() if module is owner)
+            message = (
+                f"{path!r} is a {type(owner).__name__} with max_norm={owner.max_norm!r}, which writes into its weight "
+                "whenever it runs, frozen or not: shorten the rows once and set max_norm to None before you freeze it"
+            )
+            raise ValueError(message)
+
+
+def _estimates(module: nn.Module) -> bool:
+    """Return whether a module refines an estimate of its spectral norm as it runs in training."""
+    hooks = module._forward_pre_hooks.values()
+    return type(module).__name__ == _SPECTRAL or any(isinstance(h, SpectralNorm) for h in hooks)
 
 
 def _thaw(owner: nn.Module, names: list[str]) -> None:
@@ -127,10 +159,15 @@ def _thaw(owner: nn.Module, names: list[str]) -> None:
         p.requires_grad_(before.pop(name, p.is_floating_point() or p.is_complex()))
 
 
-def _infer(norm: nn.Module, _: Any) -> None:
-    """Before a frozen norm runs: undo what `model.train()` has said since."""
+def _infer(norm: Any, input: tuple[torch.Tensor]) -> None:  # noqa: ARG001 - torch.jit reads the names
+    """Before a frozen norm runs: undo what `model.train()` has said since. It can be scripted."""
     if norm.training:
-        norm.eval()
+        norm.training = False
+
+
+def _guard(norm: nn.Module) -> None:
+    norm.register_forward_pre_hook(_infer, prepend=True)  # before the old spectral norm's own
+    norm.training = False
 
 
 def _is_guarded(norm: nn.Module) -> bool:
@@ -141,15 +178,15 @@ def _unguard(norm: nn.Module, training: bool) -> None:
     for key, hook in list(norm._forward_pre_hooks.items()):
         if hook is _infer:
             del norm._forward_pre_hooks[key]
-            norm.train(training)
+            norm.training = training
 
 
 @contextmanager
 def check_frozen(model: nn.Module, part: str | nn.Module | None = None) -> Iterator[None]:
     """Raise at the end of the block if something that is frozen has changed by a single bit.
 
-    It finds what freezing cannot see: layers that keep other state in buffers (spectral norm, running
-    quantiles), and code that writes into weights. Keeps a copy of what it watches.
+    It finds what freezing cannot see: layers that keep other state in buffers (running quantiles, observers of
+    quantisation), and code that writes into weights. Keeps a copy of what it watches.
 
     Args:
         model: The model.

@@ -13,7 +13,7 @@ from onepass.schedule import Schedule
 from onepass.transfer import rules as matching
 from onepass.transfer.kinds import kind_of
 from onepass.transfer.layers import layers
-from onepass.transfer.parts import named_owners
+from onepass.transfer.parts import named_owners, owners, refuse_lazy
 from onepass.transfer.table import table
 
 __all__ = ["ParamGroups", "param_groups"]
@@ -98,7 +98,8 @@ def param_groups(
 
     Raises:
         ValueError: A pattern matches no trainable parameter; two patterns match the same one; the decay of a rule
-            would reach none of its parameters; an argument is out of range; nothing is trainable.
+            would reach none of its parameters; an argument is out of range; nothing is trainable; a lazy layer has not
+            seen an input, so that nobody knows which of its parameters are biases.
         TypeError: An argument has the wrong type.
 
     Example:
@@ -127,6 +128,7 @@ def param_groups(
     rules = list(rules or ())
     matching.check(rules)
     _check(lr, layer_decay, options)
+    refuse_lazy(model, owners(model, None))
     named = {p: places for p, places in named_owners(model).items() if p.requires_grad}
     if not named:
         message = "model must have a trainable parameter: it has none, or all are frozen"

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from onepass.transfer.layers import pieces
-from onepass.transfer.parts import find
+from onepass.transfer.parts import find, is_unsized, owners, refuse_lazy
 
 __all__ = ["replace_head"]
 
@@ -20,8 +20,9 @@ def replace_head(model: Model, num_classes: int, name: str | None = None) -> Mod
     """Put a new classifier layer with `num_classes` outputs in the place of the last one.
 
     The new layer takes the inputs of the old one, has a bias if that had one, lies on its device in its dtype, and is
-    initialised as torch initialises it, from torch's global generator. It requires gradients. Attributes
-    in which a model notes its number of classes are not touched.
+    initialised as torch initialises it, from torch's global generator. It requires gradients. It is a plain layer, also
+    where the old one was of a subclass, or had hooks or parametrizations (weight norm). Attributes in which a model notes
+    its number of classes are not touched.
 
     Args:
         model: The model, which is changed.
@@ -35,8 +36,8 @@ def replace_head(model: Model, num_classes: int, name: str | None = None) -> Mod
         The model.
 
     Raises:
-        ValueError: There is no such layer, the last layer is no Linear (name the classifier then), or
-            `num_classes` is less than 1.
+        ValueError: There is no such layer, the last layer is no Linear (name the classifier then), it is a lazy one
+            that has not seen an input, or `num_classes` is less than 1.
         TypeError: `num_classes` is not an integer.
 
     Example:
@@ -49,6 +50,7 @@ def replace_head(model: Model, num_classes: int, name: str | None = None) -> Mod
     _check(num_classes)
     path = _last_layer(model) if name is None else _classifier_in(model, name)
     old = model.get_submodule(path)
+    refuse_lazy(model, owners(old, None))
     if not path:
         message = "model must contain its classifier, got a model that is nothing else"
         raise ValueError(message)
@@ -70,7 +72,9 @@ def _check(num_classes: Any) -> None:
 
 
 def _last_layer(model: nn.Module) -> str:
-    heavy = [piece for piece in pieces(model) if any(p.ndim > 1 for p in piece.params)]
+    heavy = [
+        piece for piece in pieces(model) if any(is_unsized(p) or p.ndim > 1 for p in piece.params)
+    ]
     if heavy and type(heavy[-1].module) is nn.Linear:
         return heavy[-1].name
     found = f"{heavy[-1].name!r}, a {type(heavy[-1].module).__name__}" if heavy else "none"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-__all__ = ["find", "named_owners", "owners"]
+__all__ = ["find", "is_unsized", "named_owners", "owners", "refuse_lazy"]
 
 
 def find(model: nn.Module, part: str | nn.Module) -> tuple[nn.Module, str | None]:
@@ -47,6 +49,23 @@ def owners(module: nn.Module, name: str | None) -> Iterator[tuple[nn.Module, lis
         return
     for owner in module.modules():
         yield owner, [key for key, p in owner._parameters.items() if p is not None]
+
+
+def is_unsized(p: Any) -> bool:
+    """Return whether a parameter is that of a lazy layer which has not seen an input yet."""
+    return bool(is_lazy(p))
+
+
+def refuse_lazy(model: nn.Module, owned: Iterable[tuple[nn.Module, list[str]]]) -> None:
+    """Raise ValueError for a lazy layer that has not seen an input: nobody knows yet what it is."""
+    for owner, names in owned:
+        if any(is_unsized(owner._parameters[name]) for name in names):
+            path = next((name for name, module in model.named_modules() if module is owner), "")
+            message = (
+                f"{path!r} is a {type(owner).__name__} that has not seen an input yet, so that its weights have no "
+                "shape: run the model once on a batch first"
+            )
+            raise ValueError(message)
 
 
 def named_owners(model: nn.Module) -> dict[nn.Parameter, list[tuple[str, nn.Module]]]:
