@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -297,3 +299,65 @@ def test_accelerate(dataset: AugmentedDataset, kind: str) -> None:
         skipped = accelerate.skip_first_batches(loader, 1)
         assert epochs_seen(skipped) == {epoch}
         assert epochs_seen(loader) == {epoch}
+
+
+# Passes count as epochs
+
+
+def passes(loader: Any, count: int) -> list[list[Any]]:
+    return [[(images.clone(), labels.tolist()) for images, labels in loader] for _ in range(count)]
+
+
+def same(a: list[Any], b: list[Any]) -> bool:
+    return all(
+        torch.equal(x, y) and labels == its for (x, labels), (y, its) in zip(a, b, strict=True)
+    )
+
+
+def turned(count: int = 12) -> AugmentedDataset:
+    images = torch.randint(0, 256, (count, 6, 6, 1), dtype=torch.uint8)
+    return AugmentedDataset(images, range(count), Augmenter(rotation_range=30))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_passes_of_a_loader_are_epochs(workers: int) -> None:
+    dataset = turned()
+    options: Any = {"persistent_workers": True} if workers else {}
+    counted = passes(dataset.loader(4, shuffle=True, num_workers=workers, **options), 3)
+    assert dataset.epoch == 2
+    chosen = []
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        chosen += passes(dataset.loader(4, shuffle=True), 1)
+    assert all(same(a, b) for a, b in zip(counted, chosen, strict=True))
+    assert not any(same(a, b) for a, b in itertools.combinations(counted, 2))
+
+
+def test_who_sets_epochs_is_not_counted_for() -> None:
+    dataset = turned()
+    loader = dataset.loader(4, shuffle=True)
+    dataset.set_epoch(5)
+    first, second = passes(loader, 2)
+    assert same(first, second)
+    assert dataset.epoch == 5
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_count_on_for_themselves(copied: Any) -> None:
+    dataset = turned()
+    passes(dataset.loader(4), 2)
+    twin = copied(dataset)
+    passes(twin.loader(4), 1)
+    assert (dataset.epoch, twin.epoch) == (1, 2)
+
+
+def test_float_pictures_in_bytes_are_warned_of_once() -> None:
+    bytes_as_floats = torch.rand(4, 3, 6, 6) * 255
+    augmenter = Augmenter()
+    with pytest.warns(UserWarning, match="not divided by 255, and these reach to 2"):
+        augmenter(bytes_as_floats, range(4))
+    for pictures in (bytes_as_floats, torch.rand(4, 3, 6, 6), torch.randn(4, 3, 6, 6)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            augmenter(pictures, range(4))
+            Augmenter()(pictures - pictures.mean(), range(4))

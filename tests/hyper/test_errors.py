@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import onepass
+from onepass.schedule import Linear
 from tests import cases, tolerances
 from tests.cases import Case, Wrong
 from tests.helpers import gradients, parameters, run_in_children
@@ -326,3 +329,85 @@ for i, group in enumerate(groups):
 def test_nonsense_at_the_extension_does_not_crash() -> None:
     for what, (text, code) in run_in_children(NONSENSE).items():
         assert code == 1 or text == "nothing done", f"{what}: {text} ({code})"
+
+
+# What was meant
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("learning_rate", "lr"),
+        ("weight_deacy", "weight_decay"),
+        ("max_grad_nrom", "max_grad_norm"),
+        ("clipnorm", "max_grad_norm"),
+        ("ema", "ema_decay"),
+        ("beta_1", "betas"),
+        ("master_weight", "master_weights"),
+    ],
+)
+def test_misspelt_arguments(name: str, meant: str) -> None:
+    options: Any = {name: 0.5}
+    message = rf"unexpected keyword argument '{name}'; did you mean {meant}\?"
+    with pytest.raises(TypeError, match=message):
+        onepass.AdamW(parameters([(3,)]), **options)
+
+
+def test_unknown_arguments() -> None:
+    options: Any = {"zzz": 0.5}
+    with pytest.raises(TypeError, match=r"'zzz'; the options are l1_decay, .*, seed"):
+        onepass.AdamW(parameters([(3,)]), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"lr": "1e-3"}, r"'1e-3' \(lr must be a number >= 0\): write lr=0.001, without quotes"),
+        ({"lr": "fast"}, r"'fast' \(lr must be a number >= 0\)$"),
+        ({"lr": Linear}, r"Linear is a class, write lr=Linear\(...\)"),
+        ({"weight_decay": Linear}, r"write weight_decay=Linear\(...\)"),
+        ({"lr": None}, r"None \(lr must be a number >= 0\)"),
+    ],
+    ids=str,
+)
+def test_remedies(options: Any, match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        onepass.AdamW(parameters([(3,)]), **options)
+
+
+def test_misspelt_entries_of_groups_are_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Foreign entries are allowed, others than the optimizer read them."""
+    monkeypatch.setattr(onepass.hyper.options, "_told", set())
+    groups: list[dict[str, Any]] = [
+        {"params": parameters([(3,)]), "weight_decy": 0.1, "note": "anything", "lr_scale": 0.5},
+    ]
+    with pytest.warns(UserWarning, match="'weight_decy' .* did you mean 'weight_decay'") as seen:
+        optimizer = onepass.AdamW(groups)
+    assert [Path(warning.filename).name for warning in seen] == [Path(__file__).name]
+    onepass.AdamW([{**groups[0], "params": parameters([(3,)])}])
+    optimizer.add_param_group({"params": parameters([(3,)]), "initial_lr": 0.1})
+    assert optimizer.param_groups[0]["weight_decy"] == 0.1
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize(
+    ("saved", "loads", "match"),
+    [
+        ("SGD", "AdamW", "not one of AdamW: its parameter group 0 has no betas, eps"),
+        ("AdamW", "SGD", "not one of SGD: its parameter group 0 has no momentum, dampening"),
+        ("AdamW", "RMSprop", "not one of RMSprop: .* has no alpha"),
+        ("RMSprop", "Adagrad", "not one of Adagrad: .* has no lr_decay"),
+        ("Adagrad", "Adam", "not one of Adam: .* has no betas"),
+    ],
+)
+def test_checkpoints_of_another_class(saved: str, loads: str, match: str, steps: int) -> None:
+    params = parameters([(3,)])
+    other = getattr(torch.optim, saved)(params)
+    for _ in range(steps):
+        gradients(params)
+        other.step()
+    optimizer = getattr(onepass, loads)(parameters([(3,)]))
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=match):
+        optimizer.load_state_dict(other.state_dict())
+    assert repr(optimizer.state_dict()) == repr(before)

@@ -404,3 +404,9 @@ def test_a_model_without_batch_norm_needs_no_data() -> None:
         tolerances.exact(model[0].weight, optimizer.state[model[0].weight]["ema"])
     with pytest.raises(TypeError, match="model"), optimizer.ema_weights("model"):
         pytest.fail("it was entered")
+
+
+def test_without_averages() -> None:
+    optimizer = onepass.SGD(parameters([(3,)]), lr=0.1)
+    with pytest.raises(RuntimeError, match="keeps no averages; give it ema_decay"):
+        optimizer.ema_weights()

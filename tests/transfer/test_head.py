@@ -91,7 +91,7 @@ def test_by_name() -> None:
         (nn.Sequential(*(TransformerBlock(4) for _ in range(2))), None, "'1', a TransformerBlock"),
         (nn.Sequential(Block(1, 1), Block(1, 2)), None, "'1', a Block"),
         (nn.Flatten(), None, "found none"),
-        (VGG(), "head", "part must be the name of .*'head'"),
+        (VGG(), "head", "name must be the name of .*'head'"),
         (VGG(), "avgpool", "name must be that of a Linear or convolution.*'avgpool'"),
         (VGG(), "classifier.3.weight", "name must be that of a Linear.*'classifier.3.weight'"),
         (nn.Linear(2, 2), "", "nothing else"),

@@ -457,3 +457,25 @@ def test_rules_are_pairs(rules: Any) -> None:
 def test_rates_are_numbers(lr: Any) -> None:
     with pytest.raises(TypeError, match="lr must be a number, a tensor or a schedule"):
         param_groups(VGG(), lr=lr)
+
+
+@pytest.mark.parametrize(
+    ("rules", "options", "match"),
+    [
+        ([("features.*", {"lr_mult": 0.1})], {}, r"rule 'features.\*' has .* 'lr_mult'; did you mean lr_factor"),
+        ([("features.*", {"weight_decy": 0.1})], {}, "did you mean weight_decay"),
+        (None, {"l1_decy": 0.1}, "param_groups has the unknown option 'l1_decy'; did you mean l1_decay"),
+        (None, {"zzz": 0.1}, "param_groups has the unknown option 'zzz'$"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_unknown_options(rules: Any, options: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        param_groups(VGG(), rules, lr=0.1, **options)
+
+
+def test_options_of_any_optimizer_of_torch() -> None:
+    groups = param_groups(
+        VGG(), [("features.*", {"betas": (0.8, 0.9)})], lr=0.1, momentum_decay=0.1
+    )
+    assert all(group["momentum_decay"] == 0.1 for group in groups)

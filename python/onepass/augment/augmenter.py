@@ -100,8 +100,9 @@ class Augmenter:
     seed: int = 0
     layout: str | None = None
 
-    # No field, as it is no part of the value; an instance that has warned holds True.
+    # No fields, as they are no part of the value; an instance that has warned or looked holds True.
     _warned = False
+    _looked = False
 
     def __post_init__(self) -> None:
         for name, value in _checks.settings(self).items():
@@ -275,6 +276,20 @@ class Augmenter:
             seed=self.seed,
         )
 
+    def _look(self, pictures: Pictures, rows: _warp.Rows | None) -> None:
+        """Warn if the first float pictures look like bytes that were never divided by 255."""
+        if self._looked or pictures.dtype not in (torch.float32, np.float32) or not len(pictures):
+            return
+        object.__setattr__(self, "_looked", True)
+        chosen: Any = pictures if rows is None or not len(rows) else pictures[rows]
+        low, high = chosen.min().item(), chosen.max().item()
+        if low >= 0.0 and high > 2.0:
+            message = (
+                f"float pictures are taken as they are, not divided by 255, and these reach to {high:g}: if they were "
+                "bytes, give them as uint8, or divide them"
+            )
+            warnings.warn(message, UserWarning, stacklevel=4)
+
     def _warp(
         self,
         pictures: Pictures,
@@ -286,6 +301,7 @@ class Augmenter:
             object.__setattr__(self, "_warned", True)
             message = "a warp shrinks by more than 2 and skips pixels: expect aliasing"
             warnings.warn(message, UserWarning, stacklevel=3)
+        self._look(pictures, rows)
         channels = pictures.shape[1]
         return _warp.warp_images(
             pictures,

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from onepass import _core
 from onepass.augment import _checks
-from onepass.augment._epoch import shared_epoch
+from onepass.augment._epoch import SharedEpoch, shared_epoch
 from onepass.augment._pictures import Array
 from onepass.augment.augmenter import Augmenter
 
@@ -42,15 +42,15 @@ class AugmentedDataset(Dataset[Any]):
         >>> dataset = AugmentedDataset(images, range(100), Augmenter(rotation_range=15))
         >>> loader = dataset.loader(batch_size=32, shuffle=True)
         >>> for epoch in range(2):
-        ...     dataset.set_epoch(epoch)
         ...     for batch, labels in loader:
         ...         pass
         >>> batch.shape, labels.shape
         (torch.Size([4, 1, 28, 28]), torch.Size([4]))
 
-    Different from Keras' ``ImageDataGenerator.flow``: the epoch is set, never counted, so that a
-    resumed run sees what the uninterrupted one would have seen. Without `set_epoch` every epoch
-    repeats the first. A sample that a sampler draws twice in an epoch is the same picture twice; a
+    Each pass of a `loader` is an epoch, the first is epoch 0. A run that resumes calls `set_epoch` before
+    every pass, which ends the counting, and sees what the uninterrupted one would have seen: different
+    from Keras' ``ImageDataGenerator.flow``. A plain ``DataLoader`` does not count; without `set_epoch` its
+    epochs repeat the first. A sample that a sampler draws twice in an epoch is the same picture twice; a
     data set of the pictures drawn, ``AugmentedDataset(images[drawn], labels[drawn], augmenter)``,
     warps each draw by itself.
 
@@ -81,7 +81,10 @@ class AugmentedDataset(Dataset[Any]):
         return self._epoch.get()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, before its loop begins; in [0, 2**32). Reaches running workers too."""
+        """Choose the epoch, before its loop begins; in [0, 2**32). Reaches running workers too.
+
+        From then on no pass of a `loader` counts as an epoch.
+        """
         self._epoch.set(_checks.whole("epoch", epoch, 0, 2**32 - 1))
 
     def __len__(self) -> int:
@@ -150,7 +153,7 @@ class AugmentedDataset(Dataset[Any]):
         """A DataLoader that fetches whole batches; each is (images, labels), or images alone.
 
         The order of `shuffle` is a function of (seed, epoch) as the pictures are; torch's global
-        generator is not touched.
+        generator is not touched. Each pass is an epoch, until `set_epoch` has been called.
 
         Args:
             batch_size: Pictures per batch; at least 1.
@@ -172,7 +175,9 @@ class AugmentedDataset(Dataset[Any]):
             options["collate_fn"] = _as_fetched
         if options.get("generator") is None:
             options["generator"] = torch.Generator("cpu").manual_seed(self.augmenter.seed)
-        return _Loader(dataset, batch_size=checked, num_workers=workers, **options)
+        loader = _Loader(dataset, batch_size=checked, num_workers=workers, **options)
+        loader.epoch_of_passes = self._epoch
+        return loader
 
 
 def _as_fetched(batch: Any) -> Any:
@@ -181,9 +186,13 @@ def _as_fetched(batch: Any) -> Any:
 
 
 class _Loader(DataLoader[Any]):
-    """Draws the seed of its workers where its generator is, not on torch's default device."""
+    """Counts its passes, and draws the seed of its workers where its generator is, not on torch's default device."""
+
+    epoch_of_passes: SharedEpoch | None = None
 
     def __iter__(self) -> Any:
+        if self.epoch_of_passes is not None:
+            self.epoch_of_passes.begin_pass()
         with torch.device("cpu" if self.generator is None else self.generator.device):
             return super().__iter__()
 

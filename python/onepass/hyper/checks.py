@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from onepass.schedule import Schedule
+
 _TORCH_NAMES = {"lr": "learning rate", "eps": "epsilon value"}
 
 
@@ -32,9 +34,22 @@ def _is_known(name: str, value: Any, allowed: str) -> bool:
             message = f"Tensor {name} must be 1-element, got {value.numel()} elements"
             raise ValueError(message)
         return type(value) is torch.Tensor and value.device.type == "cpu"
-    if not hasattr(value, "__float__"):  # as torch, which takes whatever is one
-        raise TypeError(_message(name, repr(value), f"a number {allowed}"))
+    if not hasattr(value, "__float__") or isinstance(
+        value, type
+    ):  # as torch, which takes whatever is one
+        raise TypeError(_message(name, repr(value), f"a number {allowed}") + _remedy(name, value))
     return True
+
+
+def _remedy(name: str, value: Any) -> str:
+    if isinstance(value, type) and issubclass(value, Schedule):
+        return f": {value.__name__} is a class, write {name}={value.__name__}(...)"
+    if isinstance(value, str):
+        try:
+            return f": write {name}={float(value):g}, without quotes"
+        except ValueError:
+            return ""
+    return ""
 
 
 def at_least(lower: float, **values: Any) -> None:

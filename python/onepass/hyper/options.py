@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypedDict, TypeVar
@@ -12,6 +14,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 import torch
 
 from onepass.hyper.checks import above, at_least, at_most, one_of, whole_number
+from onepass.hyper.meant import hint, misspelt
 from onepass.schedule import Schedule
 from onepass.schedule.plateau import Plateau, config
 
@@ -118,6 +121,8 @@ OPTIONS = (
     Option("seed", 0, partial(whole_number, 2**64), whole=True, foreign=True),
     Option("plateau", None, _plateau, foreign=True),
 )
+_BESIDE = {"params", "param_names", "name", "initial_lr", "lr_factor", "lr_scale", "swa_lr"}
+"""Entries of groups that others than an optimizer read."""
 DEFAULTS: Mapping[str, Any] = {option.name: option.default for option in OPTIONS}
 WHOLE = tuple(option.name for option in OPTIONS if option.whole)
 
@@ -130,20 +135,45 @@ def check(group: Mapping[str, Any]) -> None:
             option.check(**{name: group[name]})
 
 
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that differ from their defaults.
+def given(options: Mapping[str, Any], arguments: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the options that differ from their defaults; `arguments` are the names that the constructor takes besides.
 
     Only these are written into parameter groups, so that the groups of an optimizer that uses none of them
     have exactly torch's keys, and its checkpoints too.
     """
     unknown = sorted(set(options) - set(DEFAULTS))
     if unknown:
-        message = (
-            f"unexpected keyword argument {unknown[0]!r}; the options are {', '.join(DEFAULTS)}"
-        )
+        name = unknown[0]
+        message = f"unexpected keyword argument {name!r}"
+        message += hint(name, [*arguments, *DEFAULTS]) or f"; the options are {', '.join(DEFAULTS)}"
         raise TypeError(message)
     check(options)
     return {name: value for name, value in options.items() if value != DEFAULTS[name]}
+
+
+_told: set[str] = set()
+
+
+def warn_of_misspelt(group: Mapping[str, Any], defaults: Iterable[str]) -> None:
+    """Warn, once for each name, of an entry of a group that nobody reads and that is like an option."""
+    known = {*defaults, *DEFAULTS}
+    for name in group:
+        if name not in known and name not in _told:
+            found = None if name in _BESIDE else misspelt(str(name), known - set(group))
+            if found is not None:
+                _told.add(name)
+                message = f"{name!r} in a parameter group is no option and has no effect; did you mean {found!r}?"
+                warnings.warn(message, UserWarning, stacklevel=_level_of_user())
+
+
+def _level_of_user() -> int:
+    """Return the stack level, for a warning of the caller, of the first frame outside of this library and torch."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith(
+        ("onepass.", "torch.")
+    ):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_whole(group: Mapping[str, Any], whole: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -97,6 +98,24 @@ class Spec:
             return itemgetter(source)
         name, index = source
         return lambda group: group[name][index]
+
+    @functools.cached_property
+    def required(self) -> tuple[str, ...]:
+        """Names of hyper-parameters without a default that torch fills in for old checkpoints."""
+        parameters = inspect.signature(self.base).parameters
+        filled = {
+            "foreach",
+            "maximize",
+            "capturable",
+            "differentiable",
+            "fused",
+            "amsgrad",
+            "nesterov",
+        }
+        filled |= {"decoupled_weight_decay"} | (
+            {"momentum", "centered"} if "alpha" in parameters else set()
+        )
+        return tuple(name for name in parameters if name != "params" and name not in filled)
 
     def initial_value(self, state: str, group: Group) -> float:
         """Return what a new state is filled with."""

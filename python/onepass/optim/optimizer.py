@@ -22,7 +22,7 @@ from onepass.hyper.spec import Group, Spec
 from onepass.schedule.plateau import metric_of
 from onepass.state import checkpoint, make
 from onepass.state.ema import ema_in_place
-from onepass.state.names import intern_keys
+from onepass.state.names import EMA, intern_keys
 from onepass.step.report import Report
 from onepass.step.row import pack
 from onepass.step.stepper import Call, Stepper
@@ -62,9 +62,8 @@ class OnePass(Optimizer):
         numbers, plain = schedules.split({**arguments, **own}, 0)
         arguments = {name: numbers[name] for name in arguments}
         self.check(arguments)
-        self._given = options.given(
-            {name: numbers[name] for name in numbers if name not in arguments}
-        )
+        found = {name: value for name, value in numbers.items() if name not in arguments}
+        self._given = options.given(found, arguments)
         if plain:
             self._given[schedules.KEY] = plain
         self._stepper = Stepper(self.spec)
@@ -80,6 +79,7 @@ class OnePass(Optimizer):
         """Add a parameter group, as `torch.optim.Optimizer.add_param_group`, with its values checked."""
         if isinstance(param_group, dict):
             self.defaults.update(self.__dict__.pop("_given", {}))
+            options.warn_of_misspelt(param_group, self.defaults)
             schedules.enter(param_group, self.defaults, self.steps_applied)
             group = {**self.defaults, **param_group}
             self.check(group)
@@ -238,6 +238,7 @@ class OnePass(Optimizer):
         Raises:
             TypeError: `model` is no module.
             ValueError: `model` has BatchNorm layers, and `data` is missing or empty.
+            RuntimeError: There are no averages, and will be none.
 
         Example:
             >>> import torch, onepass
@@ -252,6 +253,11 @@ class OnePass(Optimizer):
             Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018, section 3.3, for
             the statistics; `torch.optim.swa_utils.update_bn` does the same for good.
         """
+        if not any(group.get("ema_decay") is not None for group in self.param_groups) and not any(
+            EMA in own for own in self.state.values()
+        ):
+            message = "ema_weights: the optimizer keeps no averages; give it ema_decay, 0.999 say"
+            raise RuntimeError(message)
         return ema_in_place(self.param_groups, self.state, model, data)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ def prepare(
     Raises:
         ValueError: A state is not that of its parameter, or schedules differ and the policy is "error".
     """
+    check_class(spec, groups, saved)
     check_loaded(spec, groups, saved)
     if len(saved["param_groups"]) != len(groups):
         return saved  # torch refuses it
@@ -142,6 +143,19 @@ def _unstarted(
             if made and own.keys() & out:
                 found[number] = {key: value for key, value in own.items() if key not in out}
     return found
+
+
+def check_class(spec: Spec, groups: list[Group], saved: dict[str, Any]) -> None:
+    """Raise ValueError if a checkpoint's groups lack what the optimizer's class has always had."""
+    ours = spec.base.__name__
+    for g, (own, its) in enumerate(zip(groups, saved["param_groups"], strict=False)):
+        missing = [name for name in spec.required if name in own and name not in its]
+        if missing:
+            message = (
+                f"checkpoint is not one of {ours}: its parameter group {g} has no {', '.join(missing)}, but "
+                f"{', '.join(name for name in its if name not in ('params', 'param_names'))}; nothing was loaded"
+            )
+            raise ValueError(message)
 
 
 def check_loaded(spec: Spec, groups: list[Group], saved: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from onepass.schedule import Schedule
+from onepass.schedule.plateau import Reduced
 from onepass.transfer import rules as matching
 from onepass.transfer.kinds import kind_of
 from onepass.transfer.layers import layers
@@ -44,7 +45,7 @@ def param_groups(
     model: nn.Module,
     rules: matching.Rules | None = None,
     *,
-    lr: float | torch.Tensor | Schedule,
+    lr: float | torch.Tensor | Schedule | Reduced,
     layer_decay: float | None = None,
     no_decay: NoDecay = "norm+bias",
     weight_decay: float | Schedule | None = None,
@@ -181,7 +182,7 @@ def _spared(no_decay: Any) -> tuple[str, ...]:
 
 
 def _check(lr: Any, layer_decay: Any, options: Mapping[str, Any]) -> None:
-    if isinstance(lr, bool) or not isinstance(lr, Real | torch.Tensor | Schedule):
+    if isinstance(lr, bool) or not isinstance(lr, Real | torch.Tensor | Schedule | Reduced):
         message = f"lr must be a number, a tensor or a schedule, got {lr!r}"
         raise TypeError(message)
     if layer_decay is not None and not 0.0 < layer_decay <= 1.0:
@@ -191,6 +192,7 @@ def _check(lr: Any, layer_decay: Any, options: Mapping[str, Any]) -> None:
         if name in options:
             message = f"{name} must be an option of a rule, not of all groups"
             raise ValueError(message)
+    matching.check_names(options, "param_groups has")
 
 
 def _check_reach(rules: matching.Rules, reached: set[int]) -> None:

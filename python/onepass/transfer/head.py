@@ -83,7 +83,7 @@ def _last_layer(model: nn.Module) -> str:
 
 
 def _classifier_in(model: nn.Module, name: str) -> str:
-    module, parameter = find(model, name)
+    module, parameter = find(model, name, "name")
     if parameter is None:
         for inner, candidate in reversed(list(module.named_modules())):
             if isinstance(candidate, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):

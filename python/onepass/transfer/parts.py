@@ -11,8 +11,12 @@ from torch.nn.parameter import is_lazy
 __all__ = ["find", "is_unsized", "named_owners", "owners", "refuse_lazy"]
 
 
-def find(model: nn.Module, part: str | nn.Module) -> tuple[nn.Module, str | None]:
+def find(
+    model: nn.Module, part: str | nn.Module, argument: str = "part"
+) -> tuple[nn.Module, str | None]:
     """Return the module that `part` means, and the parameter's name in it if `part` is a parameter.
+
+    `argument` is what messages call it.
 
     Raises:
         ValueError: The model has no such part.
@@ -20,13 +24,11 @@ def find(model: nn.Module, part: str | nn.Module) -> tuple[nn.Module, str | None
     """
     if isinstance(part, nn.Module):
         if not any(part is module for module in model.modules()):
-            message = (
-                f"part must be a module of the model, got a {type(part).__name__} that is not in it"
-            )
+            message = f"{argument} must be a module of the model, got a {type(part).__name__} that is not in it"
             raise ValueError(message)
         return part, None
     if not isinstance(part, str):
-        message = f"part must be a dotted name or a module, got {part!r}"
+        message = f"{argument} must be a dotted name or a module, got {part!r}"
         raise TypeError(message)
     modules = dict(model.named_modules(remove_duplicate=False))
     if part in modules:
@@ -34,7 +36,7 @@ def find(model: nn.Module, part: str | nn.Module) -> tuple[nn.Module, str | None
     path, _, name = part.rpartition(".")
     if path in modules and modules[path]._parameters.get(name) is not None:
         return modules[path], name
-    message = f"part must be the name of a module or parameter of the model, got {part!r}; it has {_known(model)}"
+    message = f"{argument} must be the name of a module or parameter of the model, got {part!r}; it has {_known(model)}"
     raise ValueError(message)
 
 

@@ -9,10 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from onepass.hyper.meant import hint, torch_arguments
+from onepass.hyper.options import DEFAULTS
+
 __all__ = ["Rules", "assign", "check"]
 
 Rules = Sequence[tuple[str, Mapping[str, Any]]]
 _TAKEN = ("params", "param_names")
+_OURS = ("lr_factor", "name", "no_decay", "algorithm")
 
 
 def check(rules: Sequence[Any]) -> None:
@@ -27,6 +31,7 @@ def check(rules: Sequence[Any]) -> None:
             if name in options:
                 message = f"rule {pattern!r} must not set {name!r}: param_groups does"
                 raise ValueError(message)
+        check_names(options, f"rule {pattern!r} has")
         factor = options.get("lr_factor", 1.0)
         if not isinstance(factor, int | float) or not 0.0 <= factor < math.inf:
             message = f"lr_factor of rule {pattern!r} must be a finite number >= 0, got {factor!r}"
@@ -38,6 +43,15 @@ def check(rules: Sequence[Any]) -> None:
     for pattern in patterns:
         if patterns.count(pattern) > 1:
             message = f"rules must have different patterns, got {pattern!r} twice"
+            raise ValueError(message)
+
+
+def check_names(options: Mapping[str, Any], who: str) -> None:
+    """Raise ValueError for a name that no optimizer of ours or of torch.optim knows."""
+    known = {*DEFAULTS, *torch_arguments(), *_OURS}
+    for name in options:
+        if name not in known:
+            message = f"{who} the unknown option {name!r}{hint(str(name), known)}"
             raise ValueError(message)
 
 
