@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from onepass.schedule import (
     WSD,
     Constant,
     Cosine,
+    Custom,
     Exponential,
     InverseSqrt,
     Linear,
     MultiStep,
     OneCycle,
+    Piecewise,
     Polynomial,
     Schedule,
     Step,
@@ -28,6 +31,7 @@ from onepass.schedule import (
 )
 
 STEPS = 101
+POINTS = [(0, 0.1), (0.2, 1.0), (0.5, 0.8), (0.6, 0.3), (0.9, 0.0)]
 PANELS: list[tuple[str, list[Schedule]]] = [
     ("Constant, .warmup", [Constant(1), Constant(1).warmup(20)]),
     ("Step", [Step(1, 25, gamma=0.5)]),
@@ -43,6 +47,15 @@ PANELS: list[tuple[str, list[Schedule]]] = [
     ("WarmRestarts, multiplier 2", [WarmRestarts(1, 15, 2)]),
     ("OneCycle, three phases", [OneCycle(1, 100), OneCycle(1, 100, three_phase=True)]),
     ("WSD, 1-sqrt and linear", [WSD(1, 20, 40, 40), WSD(1, 20, 40, 40, shape="linear")]),
+    (
+        "Piecewise, linear and cosine",
+        [Piecewise(POINTS).over(100), Piecewise(POINTS, kind="cosine").over(100)],
+    ),
+    ("Piecewise, step", [Piecewise(POINTS, kind="step").over(100)]),
+    (
+        "Custom, a sine that decays",
+        [Custom(lambda t: (1 + math.sin(t / 4)) / (2 + t / 30), "sine")],
+    ),
     (".then", [Constant(1).then(Cosine(0.6, 60), at=40)]),
 ]
 
@@ -50,7 +63,7 @@ PANELS: list[tuple[str, list[Schedule]]] = [
 def main() -> None:
     """Write the picture."""
     mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "onepass", "font.size": 9}
-    figure, axes = pyplot.subplots(3, 4, figsize=(9, 5), sharex=True, sharey=True)
+    figure, axes = pyplot.subplots(3, 5, figsize=(11, 5), sharex=True, sharey=True)
     for ax, (title, schedules) in zip(axes.flat, PANELS, strict=True):
         for s, dashes in zip(schedules, ((), (4, 2)), strict=False):
             s.plot(STEPS, ax).lines[-1].set_dashes(dashes)

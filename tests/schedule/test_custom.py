@@ -1,226 +1,220 @@
-"""Schedules that the user draws: through points, over a run, by a function."""
+"""Schedules of any function: what their names stand for, in copies, files and optimizers."""
 
 from __future__ import annotations
 
 import copy
-import itertools
-import json
-import math
+import functools
 import pickle
+import subprocess
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 import onepass
-from onepass.schedule import (
-    Constant,
-    Cosine,
-    Custom,
-    Exponential,
-    Linear,
-    Piecewise,
-    Polynomial,
-    Schedule,
-    from_dict,
-)
-from onepass.schedule.program import program, run
-
-value = st.floats(0, 1e3)
+from onepass.schedule import Constant, Custom, from_dict
+from onepass.schedule.program import program
+from tests import tolerances
+from tests.helpers import gradients, parameters, twin
+from tests.schedule.scheduled import SHAPES, through_a_file
 
 
-def interpolated(t: float, points: Any) -> float:
-    x, y = zip(*points, strict=True)
-    return float(np.interp(t, x, y))
+def halves(t: float) -> float:
+    return 0.1 / (1 + t)
 
 
-points = st.lists(
-    st.tuples(st.integers(0, 100), value), min_size=1, max_size=6, unique_by=lambda p: p[0]
-).map(sorted)
-fresh = map("function {}".format, itertools.count())
+def test_value_is_the_functions() -> None:
+    s = Custom(halves, "halves")
+    assert s.table(4) == [(t, 0.1 / (1 + t)) for t in range(4)]
+    assert s.over(8)(4) == 0.1 / 1.5
+    assert (2 * s).warmup(4)(1) == pytest.approx(0.1)
+    numpys = Custom(lambda t: np.float32(t), "a number of numpy")
+    assert numpys(3) == 3.0
+    assert type(numpys(3)) is float
 
 
-@given(points, st.integers(0, 110))
-def test_linear_is_numpys_interpolation(points: list[Any], t: int) -> None:
-    want = interpolated(t, points)
-    assert Piecewise(points)(t) == pytest.approx(want, rel=1e-12, abs=1e-12)
+def test_the_function_is_asked_with_an_int() -> None:
+    asked: list[Any] = []
+
+    def function(t: float) -> float:
+        asked.append(t)
+        return 1.0
+
+    s = Custom(function, "asked")
+    s(np.int64(3)), s(torch.tensor(4)), s.over(4)(3)
+    assert [(t, type(t)) for t in asked] == [(3, int), (4, int), (0.75, float)]
 
 
-@given(points, st.integers(0, 110))
-def test_steps_are_the_last_point_before(points: list[Any], t: int) -> None:
-    before = [v for at, v in points if at <= t]
-    assert Piecewise(points, "step")(t) == (before[-1] if before else points[0][1])
+def test_equality_is_by_name() -> None:
+    a, b = Custom(halves, "by name"), Custom(halves, "another name")
+    assert a != b
+    assert a == Custom(halves, "by name")
+    assert len({a, b, Custom(halves, "by name")}) == 2
 
 
-@given(points, st.integers(0, 110))
-def test_cosines_are_half_ones(points: list[Any], t: int) -> None:
-    want = interpolated(t, points)
-    for (a, v), (b, w) in itertools.pairwise(points):
-        if a <= t <= b:
-            want = w + (v - w) * (1 + math.cos(math.pi * (t - a) / (b - a))) / 2
-    assert Piecewise(points, "cosine")(t) == pytest.approx(want, rel=1e-9, abs=1e-9)
+def test_repr() -> None:
+    assert repr(Custom(halves, "halves").warmup(3)) == "Custom(halves, 'halves').warmup(3)"
+    assert repr(Custom(lambda t: t, "same")) == "Custom(<lambda>, 'same')"
+    partial = functools.partial(pow, 2)
+    assert repr(Custom(partial, "powers")) == f"Custom({partial!r}, 'powers')"
 
 
-@given(points, st.sampled_from(["linear", "cosine", "step"]), st.integers(0, 110))
-def test_devices_evaluate_points(points: list[Any], kind: Any, t: int) -> None:
-    for s in (Piecewise(points, kind), Piecewise([(a / 100, v) for a, v in points], kind).over(90)):
-        assert run(program(s), t) == pytest.approx(s(t), rel=1e-12, abs=1e-12)
+CELL = """
+
+scale = 0.5
+def outer(k):
+    def half(t):
+        return t / 2
+    def f(t, floor={floor}):
+        terms = [x * k for x in (half(t), {number})]
+        return max(floor, sum(terms) * scale)
+    return f
+made = Custom(outer({closed}), "cell {name}")
+"""
 
 
-@pytest.mark.parametrize("n", [1, 7, 1000])
-@pytest.mark.parametrize(
-    ("s", "of_x"),
-    [
-        (Linear(2.0, 1, final=0.5), lambda x: 2 - 1.5 * x),
-        (Cosine(2.0, 1), lambda x: 1 + math.cos(math.pi * x)),
-        (Polynomial(2.0, 1, 3.0), lambda x: 2 * (1 - x) ** 3),
-        (Exponential(2.0, 0.1), lambda x: 2 * 0.1**x),
-        (
-            Piecewise([(0, 1.0), (0.25, 3.0), (1, 0.0)]),
-            lambda x: np.interp(x, [0, 0.25, 1], [1, 3, 0]),
-        ),
-        (Custom(lambda x: 1 + x * x, "1 + x^2"), lambda x: 1 + x * x),
-        (Constant(0.5), lambda _: 0.5),
-    ],
-    ids=lambda value: repr(value) if isinstance(value, Schedule) else "",
-)
-def test_over_a_run(s: Any, of_x: Any, n: int) -> None:
-    stretched = s.over(n)
-    for t in {0, 1, n // 3, n - 1, n, n + 5, 10 * n}:
-        assert stretched(t) == pytest.approx(of_x(min(t, n) / n), rel=1e-12, abs=1e-12)
-    assert stretched == s.over(n) != s.over(n + 1)
-    assert stretched.warmup(3)(3 + n) == stretched(n)
+def cell(name: str, **values: Any) -> Any:
+    """Run a cell of a notebook; each run has its own file name and lines, as there."""
+    text = CELL.format(name=name, **{"floor": 0.0, "number": 1.5, "closed": 2, **values})
+    cell.runs += 1  # type: ignore[attr-defined]
+    found: dict[str, Any] = {"Custom": Custom}
+    exec(compile("\n" * cell.runs + text, f"<cell {cell.runs}>", "exec"), found)  # type: ignore[attr-defined]
+    return found
 
 
-def test_custom_values() -> None:
-    s = Custom(lambda t: 1 / (1 + t), next(fresh))
-    assert s.table(3) == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
-    single: Any = np.float32(0.5)
-    assert type(Custom(lambda _: single, next(fresh))(0)) is float
+cell.runs = 0  # type: ignore[attr-defined]
 
 
-def test_custom_goes_by_its_name() -> None:
-    s = Custom(math.sqrt, next(fresh))
-    assert s.to_dict() == {"schedule": "Custom", "name": s.name}
-    again = from_dict(json.loads(json.dumps((s * 2).warmup(3).to_dict())))
-    assert again == (s * 2).warmup(3)
-    assert again(12) == 6.0
-    for copied in (copy.deepcopy(s), copy.copy(s), pickle.loads(pickle.dumps(s))):
-        assert copied == s
-        assert copied(9) == 3.0
-    assert s != Custom(math.sqrt, next(fresh))
-    assert hash(s) == hash(Custom(math.sqrt, s.name))
-
-
-def test_a_name_stands_for_one_function() -> None:
-    def made(power: float) -> Any:
-        return lambda t: (1 + t) ** power
-
-    name = next(fresh)
-    first = Custom(made(-1.0), name)
-    assert Custom(made(-1.0), name) == first  # a notebook's cell that runs again
-    for other in (made(-2.0), lambda t: t, math.sqrt):
-        with pytest.raises(ValueError, match="stands for another function"):
-            Custom(other, name)
-    assert from_dict(first.to_dict())(1) == 0.5
-
-
-def test_an_unknown_name() -> None:
-    with pytest.raises(ValueError, match=r"Custom\(function, 'nobody'\) is not known here"):
-        from_dict({"schedule": "Custom", "name": "nobody"})
-
-
-def test_custom_in_an_optimizer() -> None:
-    p = torch.nn.Parameter(torch.zeros(1))
-    name = next(fresh)
-    opt = onepass.SGD([p], lr=Custom(lambda t: 0.5**t, name))
-    used = []
-    for _ in range(3):
-        p.grad = torch.ones(1)
-        used.append(opt.param_groups[0]["lr"])
-        opt.step()
-    assert used == [1.0, 0.5, 0.25]
-    again = onepass.SGD([p], lr=Custom(lambda t: 0.5**t, name + "'"))
-    with pytest.raises(ValueError, match="lr of parameter group 0 is Custom"):
-        again.load_state_dict(opt.state_dict())
-    again.on_schedule_mismatch = "checkpoint"
-    again.load_state_dict(opt.state_dict())
-    assert again.param_groups[0]["lr"] == 0.125
+def test_the_same_cell_again_is_the_same_function_and_taken() -> None:
+    first = cell("again")
+    second = cell("again")
+    assert first["made"] == second["made"]
+    second["scale"] = 1.0  # a global, which tells whose function is asked
+    assert first["made"](1) == second["made"](1) == 4.0
 
 
 @pytest.mark.parametrize(
-    ("result", "error"),
-    [
-        (-0.1, ValueError),
-        (math.nan, ValueError),
-        (math.inf, ValueError),
-        ("x", TypeError),
-        (None, TypeError),
-        (True, TypeError),
-        (1j, TypeError),
-    ],
-    ids=str,
+    "change", [{"floor": 5.0}, {"number": 1.25}, {"number": "t"}, {"closed": 3}], ids=str
 )
-def test_results_that_are_none(result: Any, error: type[Exception]) -> None:
-    name = next(fresh)
-    s = Custom(lambda t: result if t == 3 else 0.5, name)
-    assert s(2) == 0.5
-    with pytest.raises(error, match=rf"{name}.*must give a finite number >= 0.*t = 3"):
-        s(3)
-    p = torch.nn.Parameter(torch.zeros(1))
-    opt = onepass.SGD([p], lr=s)
-    for _ in range(2):
-        p.grad = torch.ones(1)
-        opt.step()
-    with pytest.raises(error, match=name):
-        opt.step()
+def test_another_function_of_the_name_is_refused(change: dict[str, Any]) -> None:
+    name = str(change)
+    first = cell(name)["made"]
+    before = first(1)
+    with pytest.raises(ValueError, match=r"name must be .*already stands for <function .*f at"):
+        cell(name, **change)
+    assert first(1) == before
+    assert cell(name + "!", **change)["made"](1) != before
 
 
-def test_a_function_is_not_for_devices() -> None:
-    with pytest.raises(ValueError, match="cannot evaluate"):
-        program(Custom(lambda _: 0.5, next(fresh)))
+def keyword_default(low: float) -> Callable[[float], float]:
+    def f(t: float, *, low: float = low) -> float:
+        return low + t
+
+    return f
 
 
-@pytest.mark.parametrize(
-    ("points", "error"),
-    [
-        ([], ValueError),
-        ([(0, 1.0), (0, 2.0)], ValueError),
-        ([(2, 1.0), (1, 2.0)], ValueError),
-        ([(0, 1.0, 2.0)], ValueError),
-        ([(-1, 1.0)], ValueError),
-        ([(0, -1.0)], ValueError),
-        ([(0, math.nan)], ValueError),
-        ([(math.inf, 1.0)], ValueError),
-        ([0, 1], TypeError),
-        (["ab"], TypeError),
-        ([("a", 1.0)], TypeError),
-        (5, TypeError),
-        ("ab", TypeError),
-    ],
-    ids=str,
-)
-def test_bad_points(points: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="points"):
-        Piecewise(points)
+def holding(array: Any) -> Callable[[int], float]:
+    return lambda t: array[t]
 
 
-def test_other_bad_arguments() -> None:
-    bad: Any = "spline"
-    with pytest.raises(ValueError, match="kind must be one of"):
-        Piecewise([(0, 1.0)], bad)
-    for steps in (0, -1):
-        with pytest.raises(ValueError, match="steps"):
-            Constant(1.0).over(steps)
-    bad = 1.5
-    with pytest.raises(TypeError, match="steps"):
-        Constant(1.0).over(bad)
-    with pytest.raises(TypeError, match="function must be a function"):
-        Custom(bad, "x")
-    with pytest.raises(TypeError, match="name must be a string"):
-        Custom(math.sqrt, bad)
-    with pytest.raises(ValueError, match="name must be a string that is not empty"):
-        Custom(math.sqrt, "")
+def calls_itself() -> Callable[[int], float]:
+    def f(t: int) -> float:
+        return 1.0 if t == 0 else f(t - 1) / 2
+
+    return f
+
+
+def test_what_counts_as_the_same() -> None:
+    Custom(keyword_default(0.1), "keyword")
+    Custom(keyword_default(0.1), "keyword")
+    with pytest.raises(ValueError, match="already stands for"):
+        Custom(keyword_default(0.2), "keyword")
+    values = [0.1, 0.2]
+    Custom(values.__getitem__, "bound")
+    Custom(values.__getitem__, "bound")
+    with pytest.raises(ValueError, match="already stands for"):
+        Custom(abs, "bound")
+
+
+@pytest.mark.parametrize("make", [lambda: holding(np.arange(3.0)), calls_itself])
+def test_what_cannot_be_compared_is_another(make: Callable[[], Any]) -> None:
+    function, name = make(), f"uncomparable {make}"
+    assert Custom(function, name) == Custom(function, name)
+    with pytest.raises(ValueError, match="already stands for"):
+        Custom(make(), name)
+
+
+def test_copies_go_by_the_name() -> None:
+    s = Custom(lambda t: 1.0 * t, "lambda").warmup(3)
+    for again in (copy.deepcopy(s), copy.copy(s), pickle.loads(pickle.dumps(s))):
+        assert again == s
+        assert again(10) == 7.0
+    assert b"lambda" in pickle.dumps(s)
+
+
+def test_another_process_needs_the_function_first() -> None:
+    data = pickle.dumps(Custom(halves, "of that process"))
+    code = (
+        "import pickle\n"
+        "from onepass.schedule import Custom\n"
+        f"data = {data!r}\n"
+        "try:\n"
+        "    pickle.loads(data)\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "Custom(lambda t: 5.0, 'of that process')\n"
+        "print(pickle.loads(data)(0))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    message, value = result.stdout.splitlines()
+    assert "Custom(function, 'of that process') first" in message
+    assert value == "5.0"
+
+
+def test_a_device_cannot_evaluate_it() -> None:
+    s = Custom(halves, "halves")
+    for composed in (s, s.warmup(4) * 2, Constant(0.1).then(s, at=3), s.over(10)):
+        with pytest.raises(ValueError, match=r"Custom\(halves, 'halves'\) .*on the host"):
+            program(composed)
+
+
+def test_in_an_optimizer_and_its_checkpoint() -> None:
+    def make(params: list[Any]) -> Any:
+        return onepass.AdamW(params, lr=Custom(halves, "halves").warmup(2))
+
+    params = parameters(SHAPES)
+    optimizer = make(params)
+    for t in range(4):
+        assert optimizer.param_groups[0]["lr"] == Custom(halves, "halves").warmup(2)(t)
+        gradients(params)
+        optimizer.step()
+    others = twin(params)
+    resumed = make(others)
+    resumed.load_state_dict(through_a_file(optimizer.state_dict()))
+    again = copy.deepcopy(optimizer)
+    assert resumed.param_groups[0]["lr"] == again.param_groups[0]["lr"] == halves(2)
+    gradients(params, others)
+    optimizer.step()
+    resumed.step()
+    for p, q in zip(params, others, strict=True):
+        tolerances.exact(p, q)
+
+
+def test_a_checkpoint_of_another_name_is_refused() -> None:
+    params = parameters(SHAPES)
+    saved = onepass.SGD(params, lr=Custom(halves, "halves")).state_dict()
+    other = onepass.SGD(params, lr=Custom(lambda t: 0.5 + 0 * t, "a half"))
+    with pytest.raises(
+        ValueError, match=r"lr of parameter group 0 is Custom\(<lambda>, 'a half'\)"
+    ):
+        other.load_state_dict(saved)
+
+
+def test_from_dict_reads_what_is_inside() -> None:
+    s = Custom(halves, "halves").over(5) * 2
+    assert from_dict(s.to_dict()) == s

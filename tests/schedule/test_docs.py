@@ -37,4 +37,7 @@ def test_page() -> None:
 
 def test_page_names_every_schedule() -> None:
     text = PAGE.read_text()
-    assert [name for name in schedule.__all__ if f"`{name}(" not in text] == ["Schedule"]
+    assert [name for name in schedule.__all__ if f"`{name}(" not in text] == [
+        "RangeTest",
+        "Schedule",
+    ]

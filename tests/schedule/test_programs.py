@@ -13,6 +13,7 @@ from onepass.schedule import (
     Linear,
     MultiStep,
     OneCycle,
+    Piecewise,
     Polynomial,
     Schedule,
     Step,
@@ -46,6 +47,14 @@ SCHEDULES: list[Schedule] = [
     Cosine(0.1, 50).warmup(0),
     (Linear(0.1, 20).then(WarmRestarts(0.05, 5, multiplier=2), at=30) * 2).warmup(7),
     Constant(0.1) * 0,
+    *(
+        Piecewise([(3, 0.1), (7.5, 0.7), (8, 0.0), (50, 0.3), (365, 0.2)], kind=kind)
+        for kind in ("linear", "cosine", "step")
+    ),
+    Piecewise([(5, 0.1)]),
+    Piecewise([(0, 0.0), (0.1, 0.3), (1, 0.1)], kind="cosine").over(99).warmup(5),
+    *(s.over(77) for s in (Cosine(0.1, 1), Polynomial(0.1, 1, 1.7), Exponential(0.1, 0.3))),
+    *(s.over(77) for s in (Step(0.1, 1), WarmRestarts(0.1, 1), WSD(0.1, 0, 0, 1))),
 ]
 STEPS = [*range(130), 365, 401, 999, 5000, 10**6, 10**9, 2**40]
 
@@ -65,3 +74,10 @@ def test_programs_of_equal_schedules_are_one() -> None:
 def test_what_is_too_much_for_a_device() -> None:
     with pytest.raises(ValueError, match="too many cases"):
         program(MultiStep(0.1, list(range(5000))))
+
+
+def test_many_points_are_few_cases() -> None:
+    """They are searched by halving: a case for each stretch, and twelve questions to find one of 1000."""
+    s = Piecewise([(3 * i, float(i % 7)) for i in range(1000)])
+    assert len(program(s)) // 16 < 25 * 1000
+    assert all(run(program(s), t) == s(t) for t in range(0, 3100, 7))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .anneals import Cosine, Linear, Polynomial, WarmRestarts
 from .base import Schedule
-from .custom import Custom, Piecewise
+from .custom import Custom
 from .decays import Constant, Exponential, InverseSqrt, MultiStep, Step
 from .phases import WSD, OneCycle
+from .piecewise import Piecewise
 from .plain import from_dict
 from .plateau import Plateau
 from .range_test import RangeTest, range_test

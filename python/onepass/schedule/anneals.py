@@ -37,7 +37,7 @@ class Linear(Schedule):
     steps: int = field(metadata=POSITIVE_COUNT)
     final: float = field(default=0.0, metadata=NONNEGATIVE)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         if t >= self.steps:
             return self.final
         return mix(self.v, self.final, (self.steps - t) / self.steps)
@@ -71,7 +71,7 @@ class Polynomial(Schedule):
     power: float = field(metadata=POSITIVE)
     final: float = field(default=0.0, metadata=NONNEGATIVE)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         if t >= self.steps:
             return self.final
         return mix(self.v, self.final, ((self.steps - t) / self.steps) ** self.power)
@@ -106,7 +106,7 @@ class Cosine(Schedule):
     steps: int = field(metadata=POSITIVE_COUNT)
     final: float = field(default=0.0, metadata=NONNEGATIVE)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         if t >= self.steps:
             return self.final
         return mix(self.v, self.final, half_cosine((self.steps - t) / self.steps))
@@ -148,7 +148,7 @@ class WarmRestarts(Schedule):
     multiplier: int = field(default=1, metadata=POSITIVE_COUNT)
     final: float = field(default=0.0, metadata=NONNEGATIVE)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         length = self.period
         if self.multiplier == 1:
             t %= length

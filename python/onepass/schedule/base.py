@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from matplotlib.axes import Axes
 
-__all__ = ["Over", "Scaled", "Schedule", "Then", "Warmup"]
+__all__ = ["Over", "Scaled", "Schedule", "Then", "Warmup", "current_axes"]
 
 
 class Schedule(ABC):
@@ -27,8 +27,8 @@ class Schedule(ABC):
 
     * ``s.warmup(n, start=0.0)`` rises to ``s(0)`` in ``n`` steps, then runs ``s`` from its start,
     * ``s.then(other, at=n)`` runs ``other`` from its own start after ``n`` steps,
-    * ``s.over(steps)`` stretches a schedule that was written for t in [0, 1] over a run,
-    * ``s * k`` and ``k * s`` scale the values.
+    * ``s * k`` and ``k * s`` scale the values,
+    * ``s.over(n)`` stretches what was written for ``t`` in [0, 1] over ``n`` steps.
 
     All values are at least 0.
 
@@ -54,8 +54,13 @@ class Schedule(ABC):
         return self._value(t)
 
     @abstractmethod
-    def _value(self, t: Any) -> float:
-        """Return the value at ``t``, which has been checked; a fraction where the schedule is stretched."""
+    def _value(self, t: float) -> float:
+        """Return the value at ``t``, which has been checked; a fraction where `_takes_fractions`."""
+
+    def _takes_fractions(self) -> bool:
+        """Return whether the formula also holds between two steps, as `over` asks for it."""
+        parts = (getattr(self, f.name) for f in fields(cast("DataclassInstance", self)))
+        return all(part._takes_fractions() for part in parts if isinstance(part, Schedule))
 
     def __post_init__(self) -> None:
         for f in fields(cast("DataclassInstance", self)):
@@ -119,21 +124,29 @@ class Schedule(ABC):
         return Then(self, other, at)
 
     def over(self, steps: int) -> Over:
-        """Return this schedule, written for t in [0, 1], over a run of so many steps.
+        r"""Return this schedule, written for ``t`` in [0, 1], stretched over a run of ``steps``.
 
-        Its value at t is that of this schedule at min(t, steps) / steps.
+        .. math:: s(\min(t, T) / T)
+
+        The first step has ``s(0)``, and all from ``t = steps`` on have ``s(1)``. So the shape of a
+        run is written once, for runs of any length. A warm-up of so many steps goes around it:
+        ``s.over(N - W).warmup(W)``.
 
         Args:
-            steps: length of the run, at least 1.
+            steps: T, length of the run, at least 1.
 
         Raises:
-            ValueError: ``steps`` is out of range.
-            TypeError: ``steps`` has the wrong type.
+            ValueError: ``steps`` is out of range, or this schedule counts whole steps, as warm-ups
+                and `OneCycle` do.
+            TypeError: ``steps`` is no integer.
 
         Example:
-            >>> from onepass.schedule import Piecewise
-            >>> Piecewise([(0, 0.0), (0.5, 1.0), (1, 0.5)]).over(4).table(6)
-            [(0, 0.0), (1, 0.5), (2, 1.0), (3, 0.75), (4, 0.5), (5, 0.5)]
+            >>> from onepass.schedule import Cosine, Piecewise
+            >>> shape = Piecewise([(0, 0.0), (0.1, 1.0), (1, 0.2)])
+            >>> [round(shape.over(20)(t), 3) for t in (0, 1, 2, 11, 20, 30)]
+            [0.0, 0.5, 1.0, 0.6, 0.2, 0.2]
+            >>> Cosine(1.0, 1).over(100)(50) == Cosine(1.0, 100)(50)
+            True
         """
         return Over(self, steps)
 
@@ -157,9 +170,7 @@ class Schedule(ABC):
         plain: dict[str, Any] = {"schedule": type(self).__name__}
         for f in fields(cast("DataclassInstance", self)):
             value = getattr(self, f.name)
-            if isinstance(value, Schedule):
-                value = value.to_dict()
-            plain[f.name] = _lists(value)
+            plain[f.name] = value.to_dict() if isinstance(value, Schedule) else _lists(value)
         return plain
 
     def table(self, n: int) -> list[tuple[int, float]]:
@@ -178,16 +189,15 @@ class Schedule(ABC):
             ImportError: matplotlib is missing.
         """
         values = [value for _, value in self.table(n)]
-        ax = axes(ax)
+        if ax is None:
+            ax = current_axes()
         ax.plot(range(len(values)), values, label=repr(self))
         ax.set_xlabel("steps already applied")
         return ax
 
 
-def axes(ax: Axes | None) -> Axes:
-    """Return Axes to draw on, pyplot's current ones if none are given."""
-    if ax is not None:
-        return ax
+def current_axes() -> Axes:
+    """Return pyplot's current Axes, for a ``plot``."""
     try:
         from matplotlib import pyplot
     except ImportError as error:
@@ -197,7 +207,6 @@ def axes(ax: Axes | None) -> Axes:
 
 
 def _lists(value: Any) -> Any:
-    """Return a value with lists in the place of tuples, as JSON would."""
     return [_lists(v) for v in value] if isinstance(value, tuple) else value
 
 
@@ -216,10 +225,13 @@ class Warmup(Schedule):
     steps: int = field(metadata=COUNT)
     start: float = field(default=0.0, metadata=NONNEGATIVE)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         if t < self.steps:
             return mix(self.of._value(0), self.start, (t + 1) / self.steps)
         return self.of._value(t - self.steps)
+
+    def _takes_fractions(self) -> bool:
+        return not self.steps and self.of._takes_fractions()
 
     def __repr__(self) -> str:
         start = f", start={self.start!r}" if self.start else ""
@@ -234,7 +246,7 @@ class Then(Schedule):
     other: Schedule = field(metadata=check(_schedule))
     at: int = field(metadata=COUNT)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         if t < self.at:
             return self.first._value(t)
         return self.other._value(t - self.at)
@@ -244,32 +256,42 @@ class Then(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Over(Schedule):
-    """``of``, stretched over ``steps``; made by `Schedule.over`."""
-
-    of: Schedule = field(metadata=check(_schedule))
-    steps: int = field(metadata=POSITIVE_COUNT)
-
-    def _value(self, t: int) -> float:
-        return self.of._value(1.0 if t >= self.steps else t / self.steps)
-
-    def __repr__(self) -> str:
-        return f"{_operand(self.of)}.over({self.steps})"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
 class Scaled(Schedule):
     """``factor`` times ``of``; made by ``s * k``."""
 
     of: Schedule = field(metadata=check(_schedule))
     factor: float = field(metadata=NONNEGATIVE)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         # 0 * inf is NaN, but nothing of a schedule that has overflowed is still nothing
         return self.factor * self.of._value(t) if self.factor else 0.0
 
     def __repr__(self) -> str:
         return f"{self.of!r} * {self.factor!r}"
+
+
+def _of_fractions(name: str, value: Any) -> Schedule:
+    if not _schedule(name, value)._takes_fractions():
+        message = (
+            f"{name} must be a schedule for t in [0, 1], got {value!r}, which counts whole steps: "
+            "put a warm-up around it, s.over(steps).warmup(n)"
+        )
+        raise ValueError(message)
+    return cast("Schedule", value)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Over(Schedule):
+    """``of``, written for [0, 1], over ``steps``; made by `Schedule.over`."""
+
+    of: Schedule = field(metadata=check(_of_fractions))
+    steps: int = field(metadata=POSITIVE_COUNT)
+
+    def _value(self, t: float) -> float:
+        return self.of._value(min(t, self.steps) / self.steps)
+
+    def __repr__(self) -> str:
+        return f"{_operand(self.of)}.over({self.steps})"
 
 
 def _operand(s: Schedule) -> str:

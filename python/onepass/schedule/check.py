@@ -21,7 +21,6 @@ __all__ = [
     "choice",
     "count",
     "number",
-    "one_of",
     "step_number",
 ]
 
@@ -74,8 +73,7 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    """Return ``value`` if it is one of the strings ``allowed``."""
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     message = f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}"
     if not isinstance(value, str):
         raise TypeError(message)
@@ -91,7 +89,7 @@ def check(function: Check) -> Mapping[str, Check]:
 
 def choice(*allowed: str) -> Mapping[str, Check]:
     """Return the metadata of a field that is one of the strings ``allowed``."""
-    return check(partial(one_of, allowed=allowed))
+    return check(partial(_one_of, allowed=allowed))
 
 
 NONNEGATIVE = check(number)

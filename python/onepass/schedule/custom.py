@@ -1,101 +1,20 @@
-"""Schedules that the user draws: through points, or by a function."""
+"""A schedule that is any function of t; wherever it is copied or saved, its name stands for it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
-from numbers import Real
-from typing import Any, Literal
+from types import CodeType, FunctionType
+from typing import Any, SupportsFloat
 
 from .base import Schedule
-from .check import LAST_STEP, check, choice, number
-from .curves import half_cosine, mix
+from .check import check, number
 from .traced import Traced
 
-__all__ = ["Custom", "Piecewise", "custom_named"]
+__all__ = ["Custom", "named"]
 
-
-def _points(name: str, value: Any) -> tuple[tuple[float, float], ...]:
-    message = f"{name} must be a sequence of pairs (t, value), got {value!r}"
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise TypeError(message)
-    points = []
-    for i, pair in enumerate(value):
-        if isinstance(pair, str | bytes) or not isinstance(pair, Iterable):
-            raise TypeError(message)
-        both = tuple(pair)
-        if len(both) != 2:
-            raise ValueError(message)
-        t = number(f"{name}[{i}][0]", both[0], high=float(LAST_STEP))
-        points.append((t, number(f"{name}[{i}][1]", both[1])))
-    if not points:
-        raise ValueError(message)
-    if any(a[0] >= b[0] for a, b in pairwise(points)):
-        message = f"{name} must have strictly increasing t, got {[t for t, _ in points]!r}"
-        raise ValueError(message)
-    return tuple(points)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Piecewise(Schedule):
-    r"""Go from point to point, then stay.
-
-    Between two points, with :math:`x = (t - t_i) / (t_{i+1} - t_i)`:
-
-    .. math:: s(t) = v_{i+1} + (v_i - v_{i+1})\,c(x), \qquad
-        c(x) = 1 - x, \quad \frac{1 + \cos \pi x}{2} \quad \text{or, as steps,} \quad 1
-
-    Before the first point it has the first value, after the last one the last.
-
-    Args:
-        points: :math:`(t_i, v_i)` with t strictly increasing and both numbers at least 0; t may be a fraction, for
-            :meth:`Schedule.over`. Kept as a tuple of tuples.
-        kind: ``"linear"``, ``"cosine"`` or ``"step"``: how to go between two points. Default: ``"linear"``.
-
-    Raises:
-        ValueError: an argument is out of range, there is no point, or t does not increase.
-        TypeError: an argument has the wrong type.
-
-    Example:
-        >>> Piecewise([(0, 0.0), (2, 1.0), (6, 0.0)]).table(8)
-        [(0, 0.0), (1, 0.5), (2, 1.0), (3, 0.75), (4, 0.5), (5, 0.25), (6, 0.0), (7, 0.0)]
-        >>> run = Piecewise([(0, 0.1), (0.3, 1.0), (1, 0.0)]).over(1000)
-        >>> run(0), run(300), run(1000)
-        (0.1, 1.0, 0.0)
-
-    Difference from torch: torch has none; ``SequentialLR`` chains schedulers.
-    """
-
-    points: Sequence[tuple[float, float]] = field(metadata=check(_points))
-    kind: Literal["linear", "cosine", "step"] = field(
-        default="linear", metadata=choice("linear", "cosine", "step")
-    )
-
-    def _value(self, t: float) -> float:
-        start, value = self.points[0]
-        if t <= start:
-            return value
-        for end, following in self.points[1:]:
-            if t < end:
-                if self.kind == "step":
-                    return value
-                left = (end - t) / (end - start)
-                weight = half_cosine(left) if self.kind == "cosine" else left
-                return mix(value, following, weight)
-            start, value = end, following
-        return value
-
-
-_functions: dict[str, Callable[[Any], float]] = {}
-
-
-def _function(name: str, value: Any) -> Callable[[Any], float]:
-    if not callable(value):
-        message = f"{name} must be a function of t, got {value!r}"
-        raise TypeError(message)
-    return value  # type: ignore[no-any-return]
+_FUNCTIONS: dict[str, Callable[[Any], SupportsFloat]] = {}
+"""The functions of all that were made in this process, by their names."""
 
 
 def _name(name: str, value: Any) -> str:
@@ -107,91 +26,106 @@ def _name(name: str, value: Any) -> str:
     return value
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, init=False)
 class Custom(Schedule):
-    """Any pure function of t, under a name.
+    r"""Any pure function of ``t``.
 
-    A checkpoint holds the name alone. To load it, the process must have made a ``Custom`` of this name before, with
-    the same function: a name stands for one function in a process.
+    .. math:: s(t) = function(t)
+
+    A checkpoint holds the name only; loading it needs a ``Custom`` of the same name that was made
+    before in the process. So do pickle and copies, which therefore take lambdas too. Schedules of
+    one name are equal, and a name belongs to one function. Running the same definition again, as in
+    a notebook, is no other function: its code, defaults and closed-over values are compared (not
+    the globals that it reads), and the newer one is taken.
 
     Args:
-        function: called with t, an int (a float in :meth:`Schedule.over`), as often as anybody asks; it returns a
-            finite number of at least 0, the same for the same t.
-        name: what the function is called in checkpoints.
+        function: takes t, an integer of at least 0 (with `Schedule.over` a fraction in [0, 1]), and
+            returns a finite number of at least 0. It must be pure: t alone decides.
+        name: what stands for the function; not empty.
 
     Raises:
-        ValueError: ``name`` is empty, or stands for another function already.
-        TypeError: an argument has the wrong type.
+        ValueError: the name belongs to another function or is empty. When a value is used: it is
+            negative or not finite, or a device that counts the steps itself is to compute it.
+        TypeError: an argument has the wrong type; when a value is used, it is no number.
 
     Example:
-        >>> s = Custom(lambda t: 1 / (1 + t) ** 0.7, "slow decay")
+        >>> s = Custom(lambda t: 0.1 / (1 + t // 10), "a tenth, then a twentieth")
+        >>> s(0), s(10), s.warmup(2)(0)
+        (0.1, 0.05, 0.05)
         >>> s.to_dict()
-        {'schedule': 'Custom', 'name': 'slow decay'}
-        >>> from onepass.schedule import from_dict
-        >>> from_dict(s.to_dict())(0)
-        1.0
+        {'schedule': 'Custom', 'name': 'a tenth, then a twentieth'}
 
-    Difference from torch: ``LambdaLR`` multiplies the first learning rate by what the function returns, and leaves the
-    function out of its checkpoint without a word.
+    Difference from torch: ``LambdaLR`` saves nothing of a function and multiplies by it; here the
+    value is absolute, and a checkpoint of another function's name is refused.
     """
 
-    function: Callable[[Any], float] = field(metadata=check(_function), compare=False)
     name: str = field(metadata=check(_name))
 
-    def __post_init__(self) -> None:
-        Schedule.__post_init__(self)
-        known = _functions.setdefault(self.name, self.function)
-        if known is not self.function and not _is_same(known, self.function):
+    def __init__(self, function: Callable[[Any], SupportsFloat], name: str) -> None:
+        if not callable(function):
+            message = f"function must be a function of t, got {function!r}"
+            raise TypeError(message)
+        object.__setattr__(self, "name", name)
+        self.__post_init__()
+        known = _FUNCTIONS.get(self.name, function)
+        if not _is_same(known, function):
             message = (
-                f"name {self.name!r} stands for another function already, {known!r}: a checkpoint could not tell them "
-                "apart; give this one a name of its own"
+                f"name must be one of this function's own: {self.name!r} already stands for "
+                f"{known!r}, which is not {function!r}"
             )
             raise ValueError(message)
+        _FUNCTIONS[self.name] = function
 
     def _value(self, t: float) -> float:
         if isinstance(t, Traced):
-            message = f"{self!r} is a function of Python, which a device that counts the steps cannot evaluate"
+            message = (
+                f"{self!r} can only be evaluated on the host, but a device counts the steps here "
+                "(capturable, fused, max_grad_norm or skip_nonfinite): leave those out, or give the "
+                "values as a Piecewise"
+            )
             raise ValueError(message)
-        value = self.function(t)
-        message = f"{self!r} must give a finite number >= 0, got {value!r} at t = {t}"
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(message)
-        result = float(value)
-        if not 0.0 <= result < math.inf:
-            raise ValueError(message)
-        return result
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the name, as plain data."""
-        return {"schedule": "Custom", "name": self.name}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return custom_named, (self.name,)
+        return number(f"{self!r} at t = {t}", _FUNCTIONS[self.name](t))
 
     def __repr__(self) -> str:
-        return f"Custom({getattr(self.function, '__qualname__', self.function)}, {self.name!r})"
+        function = _FUNCTIONS[self.name]
+        return f"Custom({getattr(function, '__name__', repr(function))}, {self.name!r})"
+
+    def __reduce__(self) -> tuple[Callable[[str], Custom], tuple[str]]:
+        return named, (self.name,)
 
 
-def custom_named(name: Any) -> Custom:
-    """Return the schedule that has been made under a name.
+def named(name: str) -> Custom:
+    """Return the `Custom` of a name.
 
     Raises:
-        ValueError: There is none.
+        ValueError: None was made in this process.
     """
-    if name not in _functions:
+    if _name("name", name) not in _FUNCTIONS:
         message = (
-            f"the schedule Custom(function, {name!r}) is not known here: make it before you load it"
+            f"the schedule Custom(..., {name!r}) is not known in this process: make "
+            f"onepass.schedule.Custom(function, {name!r}) first, with the function that it was "
+            "saved with"
         )
         raise ValueError(message)
-    return Custom(_functions[name], name)
+    return Custom(_FUNCTIONS[name], name)
 
 
-def _is_same(a: Any, b: Any) -> bool:
-    """Return whether two functions are one that was defined twice, as by a notebook's cell that runs again."""
-    parts = ("__code__", "__defaults__", "__kwdefaults__")
-    if not all(hasattr(f, part) for f in (a, b) for part in parts):
-        return bool(a == b)
-    if any(getattr(a, part) != getattr(b, part) for part in parts):
+def _is_same(a: object, b: object) -> bool:
+    """Return whether two functions are one, or were made by the same definition with the same values."""
+    try:
+        return a is b or bool(_definition(a) == _definition(b))
+    except Exception:  # arrays have no equality that is yes or no, what calls itself has no end
         return False
-    cells = [[c.cell_contents for c in f.__closure__ or ()] for f in (a, b)]
-    return bool(cells[0] == cells[1]) and a.__globals__ is b.__globals__
+
+
+def _definition(function: object) -> Any:
+    if not isinstance(function, FunctionType):
+        return function
+    cells = [_definition(cell.cell_contents) for cell in function.__closure__ or ()]
+    return _code(function.__code__), function.__defaults__, function.__kwdefaults__, cells
+
+
+def _code(code: CodeType) -> CodeType:
+    """Return code without the lines it stood on."""
+    parts = tuple(_code(c) if isinstance(c, CodeType) else c for c in code.co_consts)
+    return code.replace(co_consts=parts, co_filename="", co_firstlineno=1, co_linetable=b"")

@@ -37,7 +37,7 @@ class Constant(Schedule):
 
     v: float = field(metadata=NONNEGATIVE)
 
-    def _value(self, t: int) -> float:  # noqa: ARG002 - the one schedule that does not look
+    def _value(self, t: float) -> float:  # noqa: ARG002 - the one schedule that does not look
         return self.v
 
 
@@ -69,7 +69,7 @@ class Step(Schedule):
     step_size: int = field(metadata=POSITIVE_COUNT)
     gamma: float = field(default=0.1, metadata=NONNEGATIVE)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         return geometric(self.v, self.gamma, t // self.step_size)
 
 
@@ -114,7 +114,7 @@ class MultiStep(Schedule):
     milestones: Sequence[int] = field(metadata=check(_milestones))
     gamma: float = field(default=0.1, metadata=NONNEGATIVE)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         return geometric(self.v, self.gamma, bisect_right(self.milestones, t))
 
 
@@ -152,7 +152,7 @@ class Exponential(Schedule):
     decay_steps: int = field(default=1, metadata=POSITIVE_COUNT)
     staircase: bool = field(default=False, metadata=FLAG)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         exponent = t // self.decay_steps if self.staircase else t / self.decay_steps
         return geometric(self.v, self.gamma, exponent)
 
@@ -187,6 +187,6 @@ class InverseSqrt(Schedule):
     v: float = field(metadata=NONNEGATIVE)
     timescale: float = field(metadata=POSITIVE)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         root: float = sqrt(self.timescale / (self.timescale + t))
         return self.v * root

@@ -72,7 +72,7 @@ class OneCycle(Schedule):
             message = f"pct_start must be in [0, 0.5] with three_phase, got {self.pct_start!r}"
             raise ValueError(message)
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         last = self.steps - 1
         t = min(t, last)
         low = self.v / self.div_factor
@@ -86,6 +86,9 @@ class OneCycle(Schedule):
         if t <= down:
             return self._anneal(self.v, low, down - t, down - top)
         return self._anneal(low, end, last - t, last - down)
+
+    def _takes_fractions(self) -> bool:
+        return False
 
     def _anneal(self, start: float, end: float, left: float, length: float) -> float:
         part = left / length if length else 0.0  # a phase of no length is over
@@ -157,7 +160,7 @@ class WSD(Schedule):
             object.__setattr__(self, name, value)
         self.__post_init__()
 
-    def _value(self, t: int) -> float:
+    def _value(self, t: float) -> float:
         if t < self.warmup_steps:
             return self.v * ((t + 1) / self.warmup_steps)
         u = t - self.warmup_steps - self.stable
@@ -175,3 +178,6 @@ class WSD(Schedule):
         else:  # 1 - sqrt(x) without its cancellation near x = 1
             weight = left / (1.0 + sqrt(u / self.decay))
         return mix(self.v, self.final, weight)
+
+    def _takes_fractions(self) -> bool:
+        return not self.warmup_steps

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
 from .anneals import Cosine, Linear, Polynomial, WarmRestarts
 from .base import Over, Scaled, Schedule, Then, Warmup
-from .custom import Custom, Piecewise, custom_named
+from .custom import Custom, named
 from .decays import Constant, Exponential, InverseSqrt, MultiStep, Step
 from .phases import WSD, OneCycle
+from .piecewise import Piecewise
 
 __all__ = ["from_dict"]
 
@@ -18,8 +19,8 @@ _KINDS: dict[str, type[Schedule]] = {
     kind.__name__: kind
     for kind in (
         *(Constant, Step, MultiStep, Exponential, InverseSqrt),
-        *(Linear, Polynomial, Cosine, WarmRestarts, OneCycle, WSD),
-        *(Piecewise, Custom, Warmup, Then, Over, Scaled),
+        *(Linear, Polynomial, Cosine, WarmRestarts, OneCycle, WSD, Piecewise, Custom),
+        *(Warmup, Then, Scaled, Over),
     )
 }
 
@@ -33,7 +34,8 @@ def from_dict(d: Mapping[str, Any]) -> Schedule:
 
     Raises:
         TypeError: ``d`` is not a mapping, or a value has the wrong type.
-        ValueError: the kind is unknown, entries are missing or unknown, or a value is out of range.
+        ValueError: the kind is unknown, entries are missing or unknown, a value is out of range, or
+            no `Custom` of the name was made in this process.
 
     Example:
         >>> from_dict({"schedule": "Cosine", "v": 0.1, "steps": 100})
@@ -47,8 +49,6 @@ def from_dict(d: Mapping[str, Any]) -> Schedule:
     if kind is None:
         message = f"'schedule' must be one of {', '.join(_KINDS)}, got {name!r}"
         raise ValueError(message)
-    if kind is Custom and d.keys() == {"schedule", "name"}:
-        return custom_named(d["name"])
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type] # all kinds are dataclasses
     required = {n for n, f in known.items() if f.default is MISSING}
     missing, unknown = required - d.keys(), d.keys() - known.keys() - {"schedule"}
@@ -59,4 +59,5 @@ def from_dict(d: Mapping[str, Any]) -> Schedule:
         )
         raise ValueError(message)
     values = (d.get(n, f.default) for n, f in known.items())
-    return kind(*(from_dict(v) if isinstance(v, Mapping) else v for v in values))
+    make: Callable[..., Schedule] = named if kind is Custom else kind
+    return make(*(from_dict(v) if isinstance(v, Mapping) else v for v in values))

@@ -1,68 +1,56 @@
-"""The learning-rate range test: which learning rates a model can be trained with."""
+"""The learning-rate range test: a learning rate that grows, the loss beside it, and all put back."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor
+from torch.nn import Module
 from torch.optim import Optimizer
 
-from .base import Schedule, axes
-from .check import count, number, one_of
+from .anneals import Linear
+from .base import Schedule, current_axes
+from .check import choice, count, number
+from .decays import Exponential
+from .kept import keep_training, parameters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["RangeTest", "range_test"]
 
-_SMOOTHING = 0.98
+SKIPPED_LAST = 5
+"""Steps that a suggestion does not look at, since there the loss may be running away already; as in fastai."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RangeTest:
-    """What :func:`range_test` has seen.
+    """What `range_test` has seen.
 
     Attributes:
-        lrs: learning rates that were tried, of the group with the largest one.
-        losses: the loss of each step, before the step.
-        smoothed: their running mean, each loss weighing 2 % and the start corrected for.
+        lrs: the learning rates, of the parameter group with the largest one.
+        losses: the loss that the closure gave before the step with each of them.
+        smoothed: the average of the losses so far, of which the newer ones count more.
+        suggestion: a learning rate to start with, or None where the loss did not fall.
 
     Example:
-        >>> RangeTest((0.01, 0.1, 1.0), (3.0, 1.0, 9.0), (3.0, 2.0, 4.0)).suggestion
-        0.01
+        >>> seen = RangeTest((0.1, 1.0), (0.7, 0.5), (0.7, 0.6), None)
+        >>> seen.losses[seen.lrs.index(1.0)]
+        0.5
     """
 
     lrs: tuple[float, ...]
     losses: tuple[float, ...]
     smoothed: tuple[float, ...]
-
-    @property
-    def suggestion(self) -> float | None:
-        """Learning rate at which the smoothed loss falls most steeply by the logarithm of the rate.
-
-        The first tenth, in which the mean has seen little, does not count. None if the loss never falls.
-        The rule of fastai's first finder ("steep").
-        """
-        first = len(self.lrs) // 10
-        slopes = [
-            (b - a) / (math.log(s) - math.log(r))
-            for a, b, r, s in zip(
-                self.smoothed[first:], self.smoothed[first + 1 :], self.lrs[first:], self.lrs[first + 1 :],
-                strict=False,
-            )
-        ]  # fmt: skip
-        slopes = [slope if math.isfinite(slope) else 0.0 for slope in slopes]
-        if not slopes or min(slopes) >= 0.0:
-            return None
-        return self.lrs[first + slopes.index(min(slopes))]
+    suggestion: float | None
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the losses over the learning rates, and return the Axes.
+        """Draw the losses over the learning rates, on a logarithmic axis, and return the Axes.
 
         Args:
             ax: matplotlib Axes to draw on. Default: pyplot's current ones.
@@ -70,163 +58,202 @@ class RangeTest:
         Raises:
             ImportError: matplotlib is missing.
         """
-        ax = axes(ax)
+        if ax is None:
+            ax = current_axes()
         ax.plot(self.lrs, self.losses, alpha=0.3, label="loss")
-        ax.plot(self.lrs, self.smoothed, label="smoothed")
+        ax.plot(self.lrs, self.smoothed, label="smoothed loss")
         if self.suggestion is not None:
-            ax.axvline(self.suggestion, linestyle=":", label=f"suggestion {self.suggestion:.2g}")
+            text = f"suggestion {self.suggestion:.2g}"
+            ax.axvline(self.suggestion, color="gray", linestyle="--", label=text)
         ax.set_xscale("log")
         ax.set_xlabel("learning rate")
         ax.set_ylabel("loss")
-        ax.legend()
         return ax
 
 
 def range_test(
     opt: Optimizer,
     closure: Callable[[], Any],
+    *,
     low: float = 1e-7,
     high: float = 10.0,
     steps: int = 100,
     kind: Literal["exponential", "linear"] = "exponential",
+    beta: float = 0.98,
     stop: float = 4.0,
-    model: nn.Module | None = None,
+    model: Module | None = None,
 ) -> RangeTest:
-    r"""Train for some steps with a learning rate that grows, watch the loss, and put everything back.
+    r"""Train for some steps with a growing learning rate, put everything back, and say what the loss did.
 
-    .. math:: lr(k) = low\,(high / low)^{k / (n - 1)} \qquad \text{or, linearly,} \qquad
-        lr(k) = low + (high - low)\,k / (n - 1)
+    With n = ``steps`` and the loss :math:`\ell_i` of step i:
 
-    Other groups keep their ratio to the one with the largest learning rate. It ends early once the smoothed loss
-    exceeds `stop` times its least value, or a loss is not finite. Afterwards, also if something raises or the test is
-    interrupted, parameters, gradients, the optimizer's state, groups and count of steps are bit for bit what they were.
+    .. math::
+        lr_i = low\,(high / low)^{i / (n - 1)}, \qquad
+        a_i = \beta a_{i-1} + (1 - \beta)\,\ell_i, \qquad
+        smoothed_i = a_i / (1 - \beta^{i + 1})
+
+    Groups keep the ratios of their learning rates; the largest is :math:`lr_i`. The test ends early
+    where the smoothed loss is not finite, or above the least one so far by more than ``stop`` - 1
+    times its size.
+
+    The suggestion is that of fastai's ``valley``: among the smoothed losses without the first tenth
+    of ``steps`` and the last 5, let the longest series of ever smaller ones (not always neighbours)
+    have L members and end at i; it is the learning rate at i - L + L // 3 + L // 6.
+
+    Afterwards parameters, the optimizer's state and groups, and the gradients are what they were, to
+    the bit, also if ``closure`` raises or Ctrl-C is pressed; so are the buffers (BatchNorm's
+    averages, say) and the training modes of ``model``. **Without** ``model`` **the buffers stay as
+    the test has left them.** Random number generators, and the data that ``closure`` draws, move
+    on. A copy of all that is put back is held meanwhile.
 
     Args:
-        opt: any optimizer of torch's interface. Schedules of ours for the learning rate are put aside meanwhile.
-        closure: computes the loss of a new batch with its gradients, as for ``opt.step(closure)``, and returns it.
-        low: first learning rate, above 0. Default: 1e-7.
-        high: last learning rate, above ``low``. Default: 10.
+        opt: any torch optimizer. Schedules of ours are out of the groups during the test: what they
+            give otherwise stays at its number. Schedulers of torch are not touched.
+        closure: computes the loss of a batch, with its gradients, and returns it, as for
+            ``opt.step(closure)``; it zeroes the gradients first.
+        low: the first learning rate, above 0. Default: 1e-7.
+        high: the last one, above ``low``. Default: 10.
         steps: n, at least 2. Default: 100.
-        kind: ``"exponential"`` or ``"linear"``. Default: ``"exponential"``.
-        stop: at least 1; inf never stops. Default: 4.
-        model: the module whose buffers (statistics of BatchNorm, say) are to be put back, too. Default: None, they
-            keep what the test has left in them.
+        kind: ``"exponential"`` or ``"linear"`` growth. Default: ``"exponential"``.
+        beta: of the average, in [0, 1). Default: 0.98.
+        stop: at least 1; a large one never stops. Default: 4.
+        model: the model whose buffers and training modes are to be put back, too.
 
     Returns:
-        The learning rates, the losses, a suggestion, and a picture: :class:`RangeTest`.
+        A `RangeTest`, with the learning rates, the losses and a suggestion.
 
     Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or ``closure`` leaves no gradients.
+        TypeError: an argument has the wrong type, or ``closure`` returns no number.
 
     Example:
-        >>> import onepass, torch
+        >>> import torch
+        >>> from onepass.schedule import range_test
         >>> _ = torch.manual_seed(0)
-        >>> model = torch.nn.Linear(4, 1)
-        >>> opt = onepass.SGD(model.parameters(), lr=0.1)
+        >>> x = torch.randn(64, 5)
+        >>> model = torch.nn.Linear(5, 1)
+        >>> opt = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> def closure():
         ...     opt.zero_grad()
-        ...     x = torch.randn(64, 4)
         ...     loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
         ...     loss.backward()
         ...     return loss
-        >>> found = range_test(opt, closure, low=1e-4)
-        >>> 1e-3 < found.suggestion < 1.0
+        >>> found = range_test(opt, closure)
+        >>> found.suggestion is not None and 1e-4 < found.suggestion < 1
         True
+        >>> opt.param_groups[0]["lr"]
+        0.1
 
-    Reference: Smith, Cyclical Learning Rates for Training Neural Networks, 2015, section 3.3; the exponential growth, the
-    smoothing and the end are those of fastai's finder.
+    Reference: Smith, Cyclical Learning Rates for Training Neural Networks, 2015, section 3.3; the
+    exponential growth, the stop and the suggestion are those of fastai's ``Learner.lr_find``.
 
-    Difference from torch: torch has none.
+    Difference from torch: torch has none. fastai's ``lr_find`` starts a fit of its own.
     """
-    rates = _rates(opt, closure, low, high, steps, kind)
-    stop = stop if stop == math.inf else number("stop", stop, low=1.0)
-    if model is not None and not isinstance(model, nn.Module):
-        message = f"model must be a torch.nn.Module, got {type(model).__name__}"
-        raise TypeError(message)
-    losses: list[float] = []
-    smoothed: list[float] = []
-    with _put_back(opt, model):
-        shares = _shares(opt)
-        mean = 0.0
-        for rate in rates:
-            for group, share in zip(opt.param_groups, shares, strict=True):
-                group["lr"] = rate * share
-            with torch.enable_grad():
-                loss = closure()
-            loss = loss.item() if isinstance(loss, torch.Tensor) else float(loss)
-            mean = _SMOOTHING * mean + (1.0 - _SMOOTHING) * loss
-            losses.append(loss)
-            smoothed.append(mean / (1.0 - _SMOOTHING ** len(losses)))
-            if not math.isfinite(loss) or smoothed[-1] > stop * min(smoothed):
-                break
-            opt.step()
-    return RangeTest(tuple(rates[: len(losses)]), tuple(losses), tuple(smoothed))
-
-
-def _rates(opt: Any, closure: Any, low: Any, high: Any, steps: Any, kind: Any) -> list[float]:
-    if not isinstance(opt, Optimizer):
-        message = f"opt must be a torch.optim.Optimizer, got {type(opt).__name__}"
-        raise TypeError(message)
-    if not callable(closure):
-        message = f"closure must be a function that returns the loss, got {closure!r}"
-        raise TypeError(message)
-    low, high = number("low", low, open_low=True), number("high", high, open_low=True)
+    _check(opt, closure, model)
+    low = number("low", low, open_low=True)
+    high = number("high", high)
     if high <= low:
         message = f"high must be above low, {low!r}, got {high!r}"
         raise ValueError(message)
     last = count("steps", steps, low=2) - 1
-    one_of("kind", kind, ("exponential", "linear"))
-    if kind == "linear":
-        return [low + (high - low) * (k / last) for k in range(last + 1)]
-    return [low * (high / low) ** (k / last) for k in range(last + 1)]
+    choice("exponential", "linear")["check"]("kind", kind)
+    beta = number("beta", beta, high=1.0)
+    if beta == 1.0:
+        message = "beta must be a finite number in [0, 1), got 1.0"
+        raise ValueError(message)
+    stop = number("stop", stop, low=1.0)
+    growth = Linear(low, last, high) if kind == "linear" else Exponential(low, high / low, last)
 
-
-def _shares(opt: Optimizer) -> list[float]:
-    """Return how large each group's learning rate is beside the largest one; schedules of ours no longer write it."""
-    rates = []
-    for group in opt.param_groups:
-        plain = group.get("schedules", {})
-        if "lr" in plain:
-            group["schedules"] = {name: s for name, s in plain.items() if name != "lr"}
-        lr = group["lr"]
-        rates.append(lr(0) if isinstance(lr, Schedule) else float(lr))
-    largest = max(rates, default=0.0)
-    return [rate / largest if largest else 1.0 for rate in rates]
-
-
-@contextmanager
-def _put_back(opt: Optimizer, model: nn.Module | None) -> Iterator[None]:
-    """Have everything that training changes be afterwards what it was."""
-    groups = [dict(group) for group in opt.param_groups]
-    params = [p for group in groups for p in group["params"]]
-    tensors = [p for p in params if isinstance(p, torch.Tensor)]
-    tensors += [] if model is None else [*model.parameters(), *model.buffers()]
-    before = [(t, t.detach().clone()) for t in {id(t): t for t in tensors}.values()]
-    gradients = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in params]
-    modes = [] if model is None else [(m, m.training) for m in model.modules()]
-    state = {p: {k: _copied(v) for k, v in own.items()} for p, own in opt.state.items()}
-    applied = getattr(opt, "steps_applied", None)
+    stepper = vars(opt).get("_stepper")  # of our optimizers
+    applied = stepper and opt.report.steps_applied  # type: ignore[attr-defined]
+    put_back = keep_training(opt, model)
     try:
-        yield
+        if stepper:  # the steps of the test are counted and reported elsewhere
+            opt._stepper = type(stepper)(stepper.spec, applied)  # type: ignore[attr-defined]
+        lrs, losses, smoothed = _sweep(opt, closure, growth, steps, beta, stop, model)
     finally:
-        with torch.no_grad():
-            for tensor, value in before:
-                tensor.copy_(value)
-            for p, grad, its in gradients:
-                p.grad = grad
-                if grad is not None:
-                    grad.copy_(its)
-        for module, mode in modes:
-            module.training = mode
-        opt.state.clear()
-        opt.state.update(state)
-        for group, own in zip(opt.param_groups, groups, strict=True):
-            group.clear()
-            group.update(own)
-        if applied is not None:
-            opt.steps_applied = applied  # type: ignore[attr-defined]
+        try:
+            put_back()
+        except KeyboardInterrupt:
+            put_back()
+            raise
+    looked_at = slice(steps // 10, max(len(lrs) - SKIPPED_LAST, 0))
+    suggestion = _valley(lrs[looked_at], smoothed[looked_at])
+    return RangeTest(tuple(lrs), tuple(losses), tuple(smoothed), suggestion)
 
 
-def _copied(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+def _check(opt: Any, closure: Any, model: Any) -> None:
+    if not isinstance(opt, Optimizer):
+        message = f"opt must be a torch.optim.Optimizer, got {opt!r}"
+        raise TypeError(message)
+    if not callable(closure):
+        message = f"closure must be a function that returns the loss, got {closure!r}"
+        raise TypeError(message)
+    if model is not None and not isinstance(model, Module):
+        message = f"model must be a torch.nn.Module or None, got {model!r}"
+        raise TypeError(message)
+
+
+def _sweep(
+    opt: Optimizer,
+    closure: Callable[[], Any],
+    growth: Schedule,
+    steps: int,
+    beta: float,
+    stop: float,
+    model: Module | None,
+) -> tuple[list[float], list[float], list[float]]:
+    lrs, losses, smoothed = list[float](), list[float](), list[float]()
+    originals = [group["lr"] for group in opt.param_groups]
+    largest = max(map(float, originals))
+    ratios = [float(lr) / largest if largest else 1.0 for lr in originals]
+    for group in opt.param_groups:
+        group.pop("schedules", None)
+    for p in parameters(opt, model):
+        p.grad = None
+
+    def measured() -> Any:
+        loss = closure()
+        value = _number(loss)
+        if len(losses) < len(lrs):  # the first call of a step; LBFGS makes more
+            losses.append(value)
+            if len(losses) == 1 and all(p.grad is None for p in parameters(opt, None)):
+                message = "closure must call backward(): it left no gradients"
+                raise ValueError(message)
+        return loss
+
+    average, best = 0.0, math.inf
+    for i in range(steps):
+        lrs.append(growth(i))
+        for group, lr, ratio in zip(opt.param_groups, originals, ratios, strict=True):
+            value = lrs[-1] * ratio
+            group["lr"] = torch.full_like(lr, value) if isinstance(lr, Tensor) else value
+        opt.step(measured)
+        average = beta * average + (1.0 - beta) * losses[-1]
+        smoothed.append(average / (1.0 - beta ** (i + 1)))
+        best = min(best, smoothed[-1])
+        if not smoothed[-1] - best <= (stop - 1.0) * abs(best):  # NaN is not, either
+            break
+    return lrs, losses, smoothed
+
+
+def _number(loss: Any) -> float:
+    try:
+        return float(loss.detach() if isinstance(loss, Tensor) else loss)
+    except (TypeError, ValueError, RuntimeError) as error:
+        message = f"closure must return the loss, one number, got {loss!r}"
+        raise TypeError(message) from error
+
+
+def _valley(lrs: Sequence[float], smoothed: Sequence[float]) -> float | None:
+    """Return fastai's suggestion, from the longest strictly falling subsequence."""
+    ends = list[float]()  # the highest end, negated, of a falling subsequence of each length
+    longest = end = 0
+    for i, loss in enumerate(smoothed):
+        length = bisect_left(ends, -loss) + 1
+        ends[length - 1 : length] = [-loss]
+        if length > longest:
+            longest, end = length, i
+    if longest < 2:
+        return None
+    return lrs[max(end - longest + longest // 3 + longest // 6, 0)]
