@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import onepass
+from onepass.hyper.schedules import Schedules
 from onepass.schedule import Constant, Cosine, Linear, Plateau
+from onepass.schedule.program import run
 from tests import cases
 from tests.cases import Case
 from tests.helpers import gradients, parameters
@@ -234,3 +236,17 @@ def test_without_a_plateau() -> None:
 def test_two_at_once() -> None:
     with pytest.raises(ValueError, match="plateau"):
         onepass.SGD(parameters([(3,)]), lr=0.1 * Plateau(), plateau=Plateau())
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.3, 2.0])
+def test_devices_evaluate_reduced_schedules(floor: float) -> None:
+    (p,) = parameters([(3,)])
+    optimizer = onepass.SGD([p], lr=Cosine(1.0, 8) * Plateau(factor=0.5, patience=0, floor=floor))
+    for metric in (1.0, 1.0):
+        optimizer.observe(metric)
+    (group,) = optimizer.param_groups
+    instructions = Schedules().for_device(group)["lr"]
+    for t in range(10):
+        assert run(instructions, t) == pytest.approx(lrs(optimizer)[0], rel=1e-12, abs=1e-15)
+        gradients([p])
+        optimizer.step()

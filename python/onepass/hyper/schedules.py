@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onepass.schedule import Constant, Schedule, from_dict
-from onepass.schedule.plateau import STATE, Plateau, Reduced, config, observed, reduced
+from onepass.schedule.plateau import STATE, Plateau, Reduced, config, lowered, observed
 from onepass.schedule.program import program
 
 KEY, COUNT, OFFSET, PLATEAU = "schedules", "steps_applied", "step_offset", "plateau"
@@ -85,20 +85,13 @@ _SCHEDULERS = ("torch.optim.lr_scheduler", "timm.scheduler")
 Fields = list[tuple[str, "int | None", Schedule]]
 
 
-def _lr(group: Mapping[str, Any], schedule: Schedule, t: int) -> float:
-    """Return the learning rate of a group in the step after `t` applied steps."""
-    plateau = group.get(PLATEAU)
-    return schedule(t) if plateau is None else reduced(plateau, schedule(t))
-
-
 class Schedules:
     """The schedules of an optimizer's groups, read from their plain data once."""
 
     def __init__(self) -> None:
         self._read: dict[int, tuple[dict[str, Any], Fields]] = {}
-        self._written: dict[
-            int, tuple[Any, bool]
-        ] = {}  # by group: its lr, and whether it has an "initial_lr"
+        # By group: its lr, and whether it has an "initial_lr", as every torch scheduler leaves behind.
+        self._written: dict[int, tuple[Any, bool]] = {}
         self._surprises = 0
 
     def of(self, group: Mapping[str, Any]) -> Fields:
@@ -118,7 +111,7 @@ class Schedules:
         """Write into a group the numbers that the step after `t` applied steps uses."""
         for field, index, schedule in self.of(group):
             if field == "lr":
-                group[field] = lr = _lr(group, schedule, t)
+                group[field] = lr = lowered(group.get(PLATEAU), schedule)(t)
                 self._written[id(group)] = lr, "initial_lr" in group
             elif index is None:
                 group[field] = schedule(t)
@@ -135,7 +128,7 @@ class Schedules:
             known = self._written.get(id(group))
             if known is None:
                 schedule = next(s for field, _, s in self.of(group) if field == "lr")
-                known = _lr(group, schedule, group.get(COUNT, 0)), False
+                known = lowered(group.get(PLATEAU), schedule)(group.get(COUNT, 0)), False
             if known != (group["lr"], "initial_lr" in group):
                 return False
         return True
@@ -175,8 +168,8 @@ class Schedules:
                     f"in the step), got the schedule {schedule!r}; nothing was updated"
                 )
                 raise RuntimeError(message)
-            if field == "lr" and group.get(PLATEAU) is not None:
-                schedule = schedule * float(group[PLATEAU]["reduction"])
+            if field == "lr":
+                schedule = lowered(group.get(PLATEAU), schedule)
             if index is None:
                 found[field] = program(schedule)
             else:

@@ -159,6 +159,24 @@ def _improves(plateau: Plateau, best: float | None, metric: float) -> bool:
     return sign * metric < sign * best * (1.0 - margin)
 
 
-def reduced(state: Mapping[str, Any], lr: float) -> float:
-    """Return a learning rate with all reductions so far."""
-    return max(lr * float(state["reduction"]), min(float(state["floor"]), lr))
+@dataclass(frozen=True, slots=True, repr=False)
+class Lowered(Schedule):
+    """A schedule of the learning rate with all reductions so far."""
+
+    of: Schedule
+    reduction: float
+    floor: float
+
+    def __post_init__(self) -> None:
+        """Take what has been checked."""
+
+    def _value(self, t: float) -> float:
+        lr = self.of._value(t)
+        return max(lr * self.reduction, min(self.floor, lr))
+
+
+def lowered(state: Mapping[str, Any] | None, schedule: Schedule) -> Schedule:
+    """Return a schedule of the learning rate as the state of a group's plateau, if it has one, has reduced it."""
+    if state is None:
+        return schedule
+    return Lowered(schedule, float(state["reduction"]), float(state["floor"]))
