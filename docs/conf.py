@@ -32,12 +32,6 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Reference", "Difference from torch"]
 
-doctest_global_setup = """
-import copy
-import torch
-import onepass
-torch.manual_seed(0)
-"""
 doctest_test_doctest_blocks = "default"
 
 

@@ -27,6 +27,7 @@ class Linear(Schedule):
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import Linear
         >>> Linear(1.0, 4).table(6)
         [(0, 1.0), (1, 0.75), (2, 0.5), (3, 0.25), (4, 0.0), (5, 0.0)]
 
@@ -60,6 +61,7 @@ class Polynomial(Schedule):
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import Polynomial
         >>> Polynomial(1.0, 4, 2).table(6)
         [(0, 1.0), (1, 0.5625), (2, 0.25), (3, 0.0625), (4, 0.0), (5, 0.0)]
 
@@ -93,6 +95,7 @@ class Cosine(Schedule):
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import Cosine
         >>> s = Cosine(0.1, 100, final=0.01)
         >>> s(0), s(50), s(100), s(1000)
         (0.1, 0.055, 0.01, 0.01)
@@ -132,6 +135,7 @@ class WarmRestarts(Schedule):
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import WarmRestarts
         >>> s = WarmRestarts(1.0, 10, multiplier=2)
         >>> [t for t, value in s.table(100) if value == 1.0]
         [0, 10, 30, 70]

@@ -49,6 +49,7 @@ class Custom(Schedule):
         TypeError: an argument has the wrong type; when a value is used, it is no number.
 
     Example:
+        >>> from onepass.schedule import Custom
         >>> s = Custom(lambda t: 0.1 / (1 + t // 10), "a tenth, then a twentieth")
         >>> s(0), s(10), s.warmup(2)(0)
         (0.1, 0.05, 0.05)

@@ -31,6 +31,7 @@ class Constant(Schedule):
         TypeError: ``v`` is not a number.
 
     Example:
+        >>> from onepass.schedule import Constant
         >>> Constant(0.1).warmup(2).table(3)
         [(0, 0.05), (1, 0.1), (2, 0.1)]
     """
@@ -57,6 +58,7 @@ class Step(Schedule):
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import Step
         >>> s = Step(1.0, 30, gamma=0.5)
         >>> s(29), s(30), s(60)
         (1.0, 0.5, 0.25)
@@ -100,6 +102,7 @@ class MultiStep(Schedule):
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import MultiStep
         >>> s = MultiStep(1.0, [30, 80], gamma=0.5)
         >>> s(29), s(30), s(80)
         (1.0, 0.5, 0.25)
@@ -138,6 +141,7 @@ class Exponential(Schedule):
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import Exponential
         >>> Exponential(1.0, 0.25, decay_steps=2).table(4)
         [(0, 1.0), (1, 0.5), (2, 0.25), (3, 0.125)]
         >>> Exponential(1.0, 0.25, decay_steps=2, staircase=True).table(4)
@@ -172,6 +176,7 @@ class InverseSqrt(Schedule):
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import InverseSqrt
         >>> InverseSqrt(1.0, 100)(300)
         0.5
         >>> s = InverseSqrt(1.0, 4000).warmup(4000)  # the Transformer's shape

@@ -46,6 +46,7 @@ class OneCycle(Schedule):
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import OneCycle
         >>> s = OneCycle(0.1, 100)
         >>> [f"{s(t):.2g}" for t in (0, 29, 64, 99)]
         ['0.004', '0.1', '0.05', '4e-07']
@@ -128,6 +129,7 @@ class WSD(Schedule):
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import WSD
         >>> s = WSD(1.0, warmup=2, stable=2, decay=4)
         >>> [round(value, 2) for _, value in s.table(9)]
         [0.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.29, 0.13, 0.0]

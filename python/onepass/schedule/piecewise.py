@@ -66,6 +66,7 @@ class Piecewise(Schedule):
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import Piecewise
         >>> s = Piecewise([(0, 0.0), (4, 1.0), (6, 0.5)])
         >>> [value for _, value in s.table(8)]
         [0.0, 0.25, 0.5, 0.75, 1.0, 0.75, 0.5, 0.5]

@@ -38,6 +38,7 @@ def from_dict(d: Mapping[str, Any]) -> Schedule:
             no `Custom` of the name was made in this process.
 
     Example:
+        >>> from onepass.schedule import from_dict
         >>> from_dict({"schedule": "Cosine", "v": 0.1, "steps": 100})
         Cosine(0.1, 100)
     """

@@ -44,6 +44,7 @@ class Plateau:
         TypeError: an argument has the wrong type.
 
     Example:
+        >>> from onepass.schedule import Plateau
         >>> import onepass, torch
         >>> opt = onepass.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5 * Plateau(factor=0.5, patience=1))
         >>> for loss in (1.0, 0.9, 0.9, 0.9):

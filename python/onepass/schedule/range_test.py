@@ -39,6 +39,7 @@ class RangeTest:
         suggestion: a learning rate to start with, or None where the loss did not fall.
 
     Example:
+        >>> from onepass.schedule import RangeTest
         >>> seen = RangeTest((0.1, 1.0), (0.7, 0.5), (0.7, 0.6), None)
         >>> seen.losses[seen.lrs.index(1.0)]
         0.5

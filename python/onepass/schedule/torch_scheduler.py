@@ -41,6 +41,7 @@ def as_torch_scheduler(opt: Optimizer, s: Schedule) -> ScheduleLR:
         ValueError: an ``lr_factor`` is negative or not finite.
 
     Example:
+        >>> from onepass.schedule import as_torch_scheduler
         >>> import torch
         >>> from onepass.schedule import Linear
         >>> a, b = torch.nn.Linear(2, 3), torch.nn.Linear(3, 1)
