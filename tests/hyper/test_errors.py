@@ -379,7 +379,13 @@ def test_misspelt_entries_of_groups_are_warned_of_once(monkeypatch: pytest.Monke
     """Foreign entries are allowed, others than the optimizer read them."""
     monkeypatch.setattr(onepass.hyper.options, "_told", set())
     groups: list[dict[str, Any]] = [
-        {"params": parameters([(3,)]), "weight_decy": 0.1, "note": "anything", "lr_scale": 0.5},
+        {
+            "params": parameters([(3,)]),
+            "weight_decy": 0.1,
+            "note": "anything",
+            "lr_scale": 0.5,
+            "lr_decay": 0.1,
+        },
     ]
     with pytest.warns(UserWarning, match="'weight_decy' .* did you mean 'weight_decay'") as seen:
         optimizer = onepass.AdamW(groups)

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 import torch
 
 from onepass.hyper.checks import above, at_least, at_most, one_of, whole_number
-from onepass.hyper.meant import hint, misspelt
+from onepass.hyper.meant import hint, misspelt, torch_arguments
 from onepass.schedule import Schedule
 from onepass.schedule.plateau import Plateau, config
 
@@ -159,7 +159,8 @@ def warn_of_misspelt(group: Mapping[str, Any], defaults: Iterable[str]) -> None:
     known = {*defaults, *DEFAULTS}
     for name in group:
         if name not in known and name not in _told:
-            found = None if name in _BESIDE else misspelt(str(name), known - set(group))
+            others = name in _BESIDE or name in torch_arguments()
+            found = None if others else misspelt(str(name), known - set(group))
             if found is not None:
                 _told.add(name)
                 message = f"{name!r} in a parameter group is no option and has no effect; did you mean {found!r}?"
