@@ -116,7 +116,10 @@ def _demo(arguments: argparse.Namespace) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in {"matplotlib", "rich", "sklearn"}:
             raise
-        print(f"onepass demo needs {package}: pip install 'onepass[demo]'", file=sys.stderr)
+        print(
+            f"onepass demo needs {package}: pip install matplotlib rich scikit-learn",
+            file=sys.stderr,
+        )
         return 2
     status: int = demo.run(
         seed=arguments.seed,

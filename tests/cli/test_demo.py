@@ -133,4 +133,5 @@ def test_a_missing_dependency_is_named_with_the_command_that_installs_it(
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
     assert cli.main(["demo"]) == 2
-    assert capsys.readouterr().err == f"onepass demo needs {package}: pip install 'onepass[demo]'\n"
+    command = "pip install matplotlib rich scikit-learn"
+    assert capsys.readouterr().err == f"onepass demo needs {package}: {command}\n"

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     missing = [name for name in ("rich", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
         print(
-            f"onepass bench needs {' and '.join(missing)}: pip install 'onepass[bench]'",
+            f"onepass bench needs {' and '.join(missing)}: pip install {' '.join(missing)}",
             file=sys.stderr,
         )
         return 2

@@ -1,7 +1,7 @@
 """``onepass demo``: real trainings on real data, with torch.optim and with onepass side by side.
 
 A chapter (`optimizers`, `schedule`, `l1_l2`, `augmentation`, `transfer`) trains pairs on a `chapter.Stage` and returns a
-`chapter.Chapter`; `table` and `picture` show all of them. It imports what ``pip install 'onepass[demo]'`` installs.
+`chapter.Chapter`; `table` and `picture` show all of them. It imports what the extra ``demo`` installs.
 """
 
 from __future__ import annotations
