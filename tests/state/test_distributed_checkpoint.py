@@ -126,6 +126,18 @@ def test_nothing_is_made_for_the_run_itself(case: Case) -> None:
         assert set(saved["state"]) == set(range(6))
 
 
+def test_a_lazy_layer_that_waits() -> None:
+    """Nobody knows yet what its states will be."""
+    net: Any = nn.Sequential(nn.Linear(3, 4), nn.LazyLinear(2))
+    groups = [{"params": net[0].parameters()}, {"params": net[1].parameters(), "train_from": 3}]
+    optimizer = cases.BY_ID["adam"].ours(groups)
+    net[0](torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+    assert set(optimizer.state_dict()["state"]) == {0, 1}
+    net(torch.ones(2, 3))
+    assert set(optimizer.state_dict()["state"]) == {0, 1, 2, 3}
+
+
 @cases.classes
 def test_plain_checkpoints_of_what_has_not_begun(case: Case) -> None:
     """Averages begin with a copy, and momentum with the first gradient, also in a run that was saved before."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from onepass.hyper import options, schedules
 from onepass.hyper.spec import Group, Spec
@@ -94,7 +95,7 @@ def complete(
         waits = nothing_yet or group.get("train_from", 0) > applied
         for p in group["params"]:
             own = state.get(p, {})
-            if _has_started(spec, own):
+            if _has_started(spec, own) or is_lazy(p):
                 continue
             if (waits and p.requires_grad) or (spec.counted and own):
                 completed = dict(own)
