@@ -332,3 +332,31 @@ def test_schedules_survive_a_training_with_torch(case: Case) -> None:
                 opt.step()
     assert back.param_groups[0]["lr"] == LR(4)
     assert back.report.steps_applied == 4
+
+
+@cases.classes
+def test_a_schedule_that_no_step_has_seen_is_plain_in_checkpoints(case: Case) -> None:
+    """Also where a group waits, whose states a checkpoint shows."""
+    (p, q) = parameters([(3,), (4,)])
+    optimizer = case.ours([{"params": [p]}, {"params": [q], "train_from": 5}])
+    gradients([p, q])
+    optimizer.step()
+    optimizer.param_groups[1]["lr"] = LR
+    for saved in (optimizer.state_dict(), copy.deepcopy(optimizer).state_dict()):
+        (_, group) = saved["param_groups"]
+        assert group["lr"] == LR(1)
+        assert group["schedules"] == {"lr": LR.to_dict()}
+        assert group["steps_applied"] == 1
+
+
+@pytest.mark.parametrize("lr", ["fast", None, -1.0])
+def test_a_checkpoint_of_a_spoiled_group_that_waits(lr: Any) -> None:
+    """The next step says what is wrong."""
+    (p, q) = parameters([(3,), (4,)])
+    optimizer = cases.BY_ID["adam"].ours([{"params": [p]}, {"params": [q], "train_from": 5}])
+    gradients([p, q])
+    optimizer.step()
+    optimizer.param_groups[1]["lr"] = lr
+    assert len(optimizer.state_dict()["state"]) == 2
+    with pytest.raises((TypeError, ValueError), match="learning rate"):
+        optimizer.step()

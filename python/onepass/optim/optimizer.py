@@ -18,13 +18,13 @@ from torch.optim.optimizer import (
 
 from onepass.device import extension
 from onepass.hyper import options, schedules
-from onepass.hyper.spec import Group, Spec
+from onepass.hyper.spec import RULES, Group, Spec
 from onepass.schedule.plateau import metric_of
 from onepass.state import checkpoint, make
 from onepass.state.ema import ema_in_place
 from onepass.state.names import EMA, intern_keys
 from onepass.step.report import Report
-from onepass.step.row import pack
+from onepass.step.row import state_names
 from onepass.step.stepper import Call, Stepper
 from onepass.step.torch_step import torch_step
 
@@ -182,9 +182,6 @@ class OnePass(Optimizer):
         """
         value = metric_of(metric)
         self._stepper.catch_up(self.param_groups)
-        for group in self.param_groups:
-            if schedules.contains_schedule(group):
-                schedules.enter(group, {}, self.steps_applied)
         if not schedules.feed(self.param_groups, value):
             message = "observe: no parameter group has a plateau; give the optimizer lr=0.1 * onepass.schedule.Plateau()"
             raise RuntimeError(message)
@@ -214,9 +211,10 @@ class OnePass(Optimizer):
             handle.remove()
 
     def _make_state(self, group: Group, p: torch.Tensor, state: dict[str, Any]) -> None:
-        counts = p.is_cuda and extension.counts_steps(group, self.defaults)
-        row = pack(self.spec, self.rule(group), group, 1.0, counts_on_device=counts)
-        make.complete(self.spec, group, state, p, row.states, row.extras, row.counted)
+        names, extras = state_names(RULES[self.rule(group)].states, group)
+        on_device = p.is_cuda and extension.counts_steps(group, self.defaults)
+        counted = int(self.spec.counted) * (2 if on_device else 1)
+        make.complete(self.spec, group, state, p, names, extras, counted)
 
     def ema_weights(
         self, model: torch.nn.Module | None = None, data: Iterable[Any] | None = None

@@ -93,18 +93,25 @@ def pack(
         numbers[_EMA_DECAY] = ema_decay
     if get("rounding") == "stochastic":
         numbers[_STOCHASTIC] = 1.0
-    extras = _NO_EXTRAS
-    quantized, mastered = get("state_dtype") == "8bit", get("master_weights", False)
-    if quantized or mastered or anchor or ema_decay is not None:
-        extras = Extras(
-            scales=tuple(map(scale_key, states)) if quantized else (),
-            ema=None if ema_decay is None else EMA,
-            master=MASTER if mastered else None,
-            anchor=ANCHOR if anchor else None,
-        )
-        states = tuple(map(code_key, states)) if quantized else states
+    states, extras = state_names(states, group)
     counted = 2 if spec.counted and counts_on_device else int(spec.counted)
     return GroupRow(group["params"], number, states, counted, tuple(numbers), extras, device)
+
+
+def state_names(states: tuple[str, ...], group: Group) -> tuple[tuple[str, ...], Extras]:
+    """Return under which names a group keeps the states of its rule, and what it keeps beyond."""
+    get = group.get
+    quantized, mastered = get("state_dtype") == "8bit", get("master_weights", False)
+    averaged, anchored = get("ema_decay") is not None, get("anchor_decay", 0.0)
+    if not (quantized or mastered or anchored or averaged):
+        return states, _NO_EXTRAS
+    extras = Extras(
+        scales=tuple(map(scale_key, states)) if quantized else (),
+        ema=EMA if averaged else None,
+        master=MASTER if mastered else None,
+        anchor=ANCHOR if anchored else None,
+    )
+    return tuple(map(code_key, states)) if quantized else states, extras
 
 
 def is_settled(row: GroupRow) -> bool:

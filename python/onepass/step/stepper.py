@@ -227,11 +227,13 @@ class Stepper:
         return Report(applied, norm, coefficient, self.steps_applied, skipped, list(nonfinite))
 
     def catch_up(self, groups: list[Group]) -> None:
-        """Have count and groups say what is so: after an interrupted step, and where a device counts the steps."""
+        """Have count and groups say what is so: after an interrupted step, where a device counts, and of new schedules."""
         self.finish(groups)
         if self._ask_device():
             self.write_groups(groups)
         for group in groups:
+            if schedules.contains_schedule(group):
+                schedules.enter(group, {}, self.steps_applied)
             if options.needs_count(group):
                 group[schedules.COUNT] = self.steps_applied
 
