@@ -359,7 +359,7 @@ def frozen() -> tuple[Any, Tensor]:
     return freeze(freeze(model, "0"), "1"), torch.randn(6, 1, 4, 4)
 
 
-@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning", "ignore:.*jit.*:FutureWarning")
 @pytest.mark.parametrize("training", [True, False])
 def test_scripted_models_stay_frozen(training: bool) -> None:
     model, x = frozen()
@@ -371,7 +371,7 @@ def test_scripted_models_stay_frozen(training: bool) -> None:
     assert bits(scripted) == before
 
 
-@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning", "ignore:.*jit.*:FutureWarning")
 @pytest.mark.parametrize("how", ["trace", "export", "fx"])
 def test_other_forms_of_a_model(how: str) -> None:
     model, x = frozen()
