@@ -7,6 +7,7 @@
 #include "binding/step.hpp"
 #include "cpu/dispatch.hpp"
 #include "cpu/huge_pages.hpp"
+#include "cpu/openmp.hpp"
 #include "cpu/parallel.hpp"
 #include "plan/plan.hpp"
 #include "rules/program.hpp"
@@ -109,6 +110,7 @@ PYBIND11_MODULE(_core, m) {
     onepass::sync_num_threads();
     return onepass::available_threads();
   });
+  m.def("openmp_runtime", &onepass::OpenMP::file);
   m.def("in_forked_child", &onepass::in_forked_child);
   m.attr("quantized_block") = onepass::quantized_block;
   m.attr("version") = ONEPASS_VERSION;

@@ -116,11 +116,17 @@ template <Variant variant, class... T>
 struct AllSweeps<variant, TypesList<T...>> {
   static constexpr const Sweep* table[] = {Sweeps<T, variant, Rules>::table...};
 };
-// By variant, place in Common (beyond the plain ones there are only those of the compute types, its first), and rule.
-constexpr int compute_types = 2;
-constexpr const Sweep* const* sweeps[] = {AllSweeps<Variant::plain, Common>::table,
-                                          AllSweeps<Variant::full, TypesList<F32, F64>>::table,
-                                          AllSweeps<Variant::with_ema, TypesList<F32, F64>>::table};
+// The first of Common, which tiles need; what else an update does is there for these alone.
+using ComputeTypes = TypesList<F32, F64>;
+#ifdef ONEPASS_FEWEST_SWEEPS
+using PlainTypes = ComputeTypes;
+#else
+using PlainTypes = Common;
+#endif
+// By variant, place in Common and rule.
+constexpr const Sweep* const* sweeps[] = {AllSweeps<Variant::plain, PlainTypes>::table,
+                                          AllSweeps<Variant::full, ComputeTypes>::table,
+                                          AllSweeps<Variant::with_ema, ComputeTypes>::table};
 
 // What an update of a segment needs, its anchor aside.
 inline Variant variant_of(const Segment& segment, const Scalars& scalars) {
@@ -138,8 +144,9 @@ inline Sweep direct_sweep(const Segment& segment, const Scalars& scalars) {
   if (combination < 0) return nullptr;
   const Variant variant = variant_of(segment, scalars);
   const bool ema_fits = !segment.has(ema) || segment.dtype[ema] == segment.dtype[param];
-  const bool exists = variant == Variant::plain || (combination < compute_types && ema_fits);
-  return exists ? sweep_of(segment, variant, combination) : nullptr;
+  const bool plain = variant == Variant::plain;
+  const int count = plain ? CombinationsOf<PlainTypes>::count : CombinationsOf<ComputeTypes>::count;
+  return combination < count && (plain || ema_fits) ? sweep_of(segment, variant, combination) : nullptr;
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Threads: the pool that torch uses, since both share one OpenMP runtime.
+// Threads: those of torch's pool.
 #pragma once
 
 #include <cstdint>

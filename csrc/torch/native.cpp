@@ -1,26 +1,20 @@
 #include "torch/native.hpp"
 
-#include <dlfcn.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
 #include <vector>
+
+#include "torch/library.hpp"
 
 namespace py = pybind11;
 
 namespace onepass {
 namespace {
 
-template <class Function>
-bool find(const char* name, Function& out) {
-  void* const library = dlopen("libtorch_cpu.so", RTLD_NOLOAD | RTLD_LAZY);
-  out = library != nullptr ? reinterpret_cast<Function>(dlsym(library, name)) : nullptr;
-  return out != nullptr;
-}
-
 bool find_code(const char* name, int32_t& out) {
   int32_t (*code)() = nullptr;
-  if (!find(name, code)) return false;
+  if (!find_in_torch(name, code)) return false;
   out = code();
   return true;
 }
@@ -50,6 +44,7 @@ Native::Native([[maybe_unused]] bool directly) {
 }
 
 bool Native::find_functions() {
+  const auto find = [](const char* name, auto& out) { return find_in_torch(name, out); };
   return find("aoti_torch_get_data_ptr", data_) && find("aoti_torch_get_dim", dims_) &&
          find("aoti_torch_get_sizes", sizes_) && find("aoti_torch_get_strides", strides_) &&
          find("aoti_torch_get_dtype", dtype_) && find("aoti_torch_get_device_type", device_) &&

@@ -162,6 +162,9 @@ def isas() -> dict[str, bool]:
 def available_threads() -> int:
     """Return how many threads a step may use now."""
 
+def openmp_runtime() -> str:
+    """Return the file of the OpenMP runtime whose threads are used, torch's; empty if torch has none."""
+
 def in_forked_child() -> bool:
     """Return whether this process was forked from one that had loaded the extension."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import threading
 from pathlib import Path
@@ -65,14 +64,7 @@ def test_one_openmp_runtime() -> None:
         if any(part in Path(name).name for part in ("libgomp", "libomp", "libiomp"))
     }
     # scikit-learn and other guests bring their own; ours and torch's must be one
-    ours = ctypes.CDLL(_core.__file__)
-    address = ctypes.cast(ours.omp_get_max_threads, ctypes.c_void_p).value
-    assert address is not None
-    owner = next(
-        Path(line.split()[-1]).resolve()
-        for line in Path("/proc/self/maps").read_text().splitlines()
-        if int(line.split("-")[0], 16) <= address < int(line.split("-")[1].split()[0], 16)
-    )
+    owner = Path(_core.openmp_runtime()).resolve()
     assert owner in runtimes
     assert owner.is_relative_to(Path(torch.__file__).parent) or len(runtimes) == 1
 
