@@ -15,8 +15,9 @@ import torch
 from onepass.bench import checking, contestants, memory
 from onepass.bench.cases import OPTIMIZERS, OPTIONS, Case
 from onepass.bench.contestants import Contestant
-from onepass.bench.models import MODELS, OPTIONAL
+from onepass.bench.models import MODELS
 from onepass.bench.peers import PEERS, NotOffered, installed_peers
+from onepass_cli.bench import OPTIONAL
 
 MODEL_NAMES = [name for name in MODELS if name not in OPTIONAL]
 PEER_NAMES = [peer.name for peer in installed_peers()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from onepass.cli import main
+from onepass_cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

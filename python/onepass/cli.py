@@ -1,137 +1,67 @@
-"""The command line: ``onepass demo``, ``onepass bench``, ``onepass info``."""
+"""``onepass info``: what a bug report needs."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
+import json
 import os
 import platform
-import sys
-from collections.abc import Sequence
+import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from onepass import __version__, _core
+import onepass
+from onepass import _core
+from onepass.bench.machine import available_processors, processor
 from onepass.device import extension
+from onepass.optim.optimizer import OnePass
 from onepass.reader import READER, reason_for_way
+from onepass_cli import main
 
-CHAPTERS = ("optimizers", "schedule", "l1-l2", "augmentation", "transfer")
-"""Of the demo, which is imported only when it runs."""
+__all__ = ["info", "main", "print_info"]
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: The arguments after the program's name; None takes those of the process.
-
-    Returns:
-        The exit status: 0 for success, 1 where the demo's two libraries disagree or ours breaks a promise, 2
-        where something is missing.
-    """
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if argv[:1] == ["bench"]:  # has a parser of its own, which also answers --help
-        status: int = importlib.import_module("onepass.bench").main(argv[1:])
-        return status
-    arguments = _parser().parse_args(argv)
-    if arguments.command == "demo":
-        return _demo(arguments)
-    _print_info()
-    return 0
+_PREFIXES = ("ONEPASS_", "OMP_", "GOMP_", "KMP_")
+"""Of the environment variables that decide how a step runs."""
 
 
 def info() -> dict[str, str]:
-    """Return what `onepass info` prints: versions, and how a step will run in this process."""
+    """Return what `onepass info` prints: versions, the machine, and how a step will run in this process."""
     return {
-        "onepass": __version__,
+        "onepass": onepass.__version__,
         "torch": torch.__version__,
-        "Python": f"{platform.python_version()} ({platform.system()} {platform.machine()})",
+        "numpy": np.__version__,
+        "Python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "system": platform.platform(),
+        "C library": " ".join(platform.libc_ver()).strip() or "unknown",
         "compiler": _core.compiler,
+        "processor": processor(),
+        "processors": f"{available_processors()} of {os.cpu_count()} for this process",
+        "threads": str(_core.available_threads()),
         "instruction set": _instruction_set(),
         "instruction sets available": ", ".join(
             name for name, runs in _core.isas().items() if runs
         ),
-        "threads": str(_core.available_threads()),
         "CUDA": _cuda(),
         "tensors read through": _reading(),
+        "steps in the kernels": _classes(),
         "OpenMP runtime": _openmp(),
+        "environment": ", ".join(
+            f"{name}={value}"
+            for name, value in sorted(os.environ.items())
+            if name.startswith(_PREFIXES)
+        )
+        or "none of " + ", ".join(f"{prefix}*" for prefix in _PREFIXES),
     }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="onepass",
-        description="Drop-in torch.optim optimizers that do the whole update in one pass over memory.",
-        epilog="'onepass COMMAND --help' shows the options of a command.",
-    )
-    parser.add_argument("--version", action="version", version=f"onepass {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    about = "train small models in five chapters, beside torch.optim"
-    demo = commands.add_parser(
-        "demo",
-        help=about,
-        description="Trains on scikit-learn's handwritten digits, once with torch.optim and once with onepass, from the "
-        "same weights on the same batches: every optimizer, learning-rate schedules, L1 and L2, augmentation, transfer. "
-        "Prints one table and saves one picture. Exit status 1 means that the two did not agree.",
-    )
-    demo.add_argument(
-        "--chapter",
-        action="append",
-        default=[],
-        choices=CHAPTERS,
-        metavar="NAME",
-        help=f"show this chapter alone; may be given several times: {', '.join(CHAPTERS)} (default: all)",
-    )
-    demo.add_argument("--seed", type=_seed, default=0, help="of weights and batches (default: 0)")
-    demo.add_argument("--fast", action="store_true", help="train shorter, with one seed")
-    demo.add_argument(
-        "--picture",
-        type=Path,
-        default=Path("onepass-demo.png"),
-        metavar="FILE",
-        help="where the picture goes; the ending chooses the format (default: %(default)s)",
-    )
-
-    commands.add_parser(
-        "bench", help="measure this machine: every optimizer beside its peers", add_help=False
-    )
-    about = "print versions, instruction set, threads, CUDA, OpenMP runtime"
-    commands.add_parser("info", help=about, description=f"{about.capitalize()}.")
-    return parser
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**63:
-        message = f"must be a whole number from 0 to 2**63 - 1, not {text}"
-        raise argparse.ArgumentTypeError(message)
-    return int(text)
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    try:
-        demo = importlib.import_module("onepass.demo")
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in {"matplotlib", "rich", "sklearn"}:
-            raise
-        print(
-            f"onepass demo needs {package}: pip install matplotlib rich scikit-learn",
-            file=sys.stderr,
-        )
-        return 2
-    status: int = demo.run(
-        seed=arguments.seed,
-        fast=arguments.fast,
-        picture_file=arguments.picture,
-        chapters=arguments.chapter,
-    )
-    return status
-
-
-def _print_info() -> None:
+def print_info(*, as_json: bool = False) -> None:
+    """Print it, a line for each entry."""
     lines = info()
+    if as_json:
+        print(json.dumps(lines, indent=1))
+        return
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")
@@ -161,6 +91,34 @@ def _reading() -> str:
     }
     reason = reason_for_way()
     return ways[READER.way] + (f", not in the fastest way: {reason}" if reason else "")
+
+
+def _classes() -> str:
+    """Return which classes step in the kernels here, by a step of each."""
+    public = (getattr(onepass, name) for name in onepass.__all__)
+    kinds = [kind for kind in public if isinstance(kind, type) and issubclass(kind, OnePass)]
+    ways: dict[str, list[str]] = {}
+    for kind in kinds:
+        ways.setdefault(_way_of(kind), []).append(kind.__name__)
+    return "; ".join(
+        f"{', '.join(names)}{f': {way}' if way else ''}" for way, names in ways.items()
+    )
+
+
+def _way_of(kind: Any) -> str:
+    """Return in which other way than in the kernels a class steps, or an empty text."""
+    parameter = torch.nn.Parameter(torch.ones(2, 2))
+    parameter.grad = torch.ones(2, 2)
+    left_to_torch: list[Any] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer = kind([parameter])
+            vars(optimizer)["_torch_step"] = lambda groups, _: left_to_torch.extend(groups)
+            optimizer.step()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "torch's own step" if left_to_torch else ""
 
 
 def _openmp() -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,13 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from onepass import bench
 from onepass.bench import engine, report, session
 from onepass.bench.cases import OPTIMIZERS, OPTIONS, Case, Configuration
 from onepass.bench.contestants import FLOOR, LIMIT, OURS
 from onepass.bench.models import MODELS
 from onepass.bench.peers import PEERS, Params, Peer, Step
 from onepass.bench.plan import Plan
+from onepass_cli import main
 
 FAST = ["--models", "policy", "--rounds", "3", "--turn", "1e-5", "--threads", "1"]
 
@@ -29,12 +32,16 @@ def measure(folder: Path, *arguments: str) -> dict[str, Any]:
     files = [
         f"--{kind}={folder / kind}.{end}" for kind, end in (("picture", "png"), ("table", "md"))
     ]
-    assert bench.main([*FAST, *arguments, *files, "--json", str(folder / "b.json")]) == 0
+    assert main(["bench", *FAST, *arguments, *files, "--json", str(folder / "b.json")]) == 0
     table = (folder / "table.md").read_text()
-    assert bench.main(["--load", str(folder / "b.json"), *files]) == 0
+    assert main(["bench", "--load", str(folder / "b.json"), *files]) == 0
     assert (folder / "table.md").read_text() == table
     loaded: dict[str, Any] = json.loads((folder / "b.json").read_text())
     return loaded
+
+
+def measured(plan: Plan) -> dict[str, Any]:
+    return session.run(plan, save=lambda _: None)
 
 
 def test_options_in_json_and_table(tmp_path: Path) -> None:
@@ -75,7 +82,7 @@ def test_options_beside_optimizers(tmp_path: Path) -> None:
 
 def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        bench.main(["--options", "lion"])
+        main(["bench", "--options", "lion"])
     message = "--options: unknown name 'lion'; there are everything, clip"
     assert message in capsys.readouterr().err
 
@@ -89,10 +96,10 @@ def plan(deadline: float | None) -> Plan:
 
 
 def test_nothing_begins_after_the_deadline() -> None:
-    found = session.run(plan(time.perf_counter() - 1))
+    found = measured(plan(time.perf_counter() - 1))
     assert found["cases"] == []
     assert found["left_out"] == [f"RL policy / {name}" for name in ("SGD", "Momentum", "Adam")]
-    assert len(session.run(plan(None))["cases"]) == 3
+    assert len(measured(plan(None))["cases"]) == 3
 
 
 def die(*_: object) -> None:
@@ -102,12 +109,55 @@ def die(*_: object) -> None:
 
 def test_a_case_that_ends_its_process_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_alone", die)
-    found = session.run(replace(plan(None), apart=True))
+    found = measured(replace(plan(None), apart=True))
     assert len(found["cases"]) == 3
     for case in found["cases"]:
         assert {r["name"] for r in case["results"]} == {OURS, LIMIT, FLOOR, "torch-fused"}
         assert {r["status"] for r in case["results"]} == {"raised"}
     assert report.markdown(found)
+
+
+def test_every_case_is_saved_when_it_is_measured() -> None:
+    seen: list[int] = []
+    session.run(plan(None), save=lambda found: seen.append(len(found["cases"])))
+    assert seen == [1, 2, 3, 3]
+
+
+def test_an_interrupt_keeps_what_was_measured() -> None:
+    seen: list[tuple[int, bool]] = []
+
+    def save(found: dict[str, Any]) -> None:
+        seen.append((len(found["cases"]), found["interrupted"]))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    found = session.run(plan(None), save)
+    assert seen == [(1, False), (2, False), (2, True)]
+    assert any("interrupted" in note for note in report.notes(found))
+
+
+def test_an_interrupt_before_the_first_case_saves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of an earlier measurement stays as it is."""
+
+    def run_case(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "run_case", run_case)
+    assert session.run(plan(None), save=lambda _: pytest.fail("saved"))["interrupted"]
+
+
+def sleep(*_: object) -> None:
+    time.sleep(600)
+
+
+def test_an_interrupt_ends_the_process_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_alone", sleep)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    found = session.run(replace(plan(None), apart=True), save=lambda _: None)
+    timer.join()
+    assert found["interrupted"]
+    assert not multiprocessing.active_children()
 
 
 def test_the_end_stops_a_slow_peer_between_its_steps() -> None:
@@ -122,7 +172,7 @@ def test_the_end_stops_a_slow_peer_between_its_steps() -> None:
     rows = engine.run_case(Case(MODELS["policy"], OPTIMIZERS["SGD"]), slow, method)
     assert time.perf_counter() - started < 2
     assert {row.status for row in rows.values()} == {"no time"}
-    assert session.run(replace(plan(started + 1.2), peers=slow))["cases"] == []
+    assert measured(replace(plan(started + 1.2), peers=slow))["cases"] == []
 
 
 def test_a_case_that_would_end_too_late_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +192,7 @@ def test_a_case_that_would_end_too_late_is_left_out(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(engine, "run_case", run_case)
     monkeypatch.setattr(engine, "as_json", lambda case, *_: case.configuration.name)
-    found = session.run(plan(100.0 + 25))
+    found = measured(plan(100.0 + 25))
     assert found["cases"] == ["SGD", "Momentum"]
     assert found["left_out"] == ["RL policy / Adam"]
     assert now[0] == pytest.approx(120)

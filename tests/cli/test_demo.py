@@ -13,6 +13,7 @@ import onepass
 from onepass import cli, demo
 from onepass.demo.chapter import Chapter
 from onepass.demo.pair import Outcome, Pair
+from onepass_cli import CHAPTERS
 
 ROW = re.compile(
     r"^(?P<title>\S.*?) +(?P<test>[\d.]+)% +(?P<our_test>[\d.]+)% +"
@@ -76,7 +77,7 @@ def test_chosen_chapters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_unknown_chapter_is_refused_with_the_names(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tuple(demo.CHAPTERS) == cli.CHAPTERS
+    assert tuple(demo.CHAPTERS) == CHAPTERS
     with pytest.raises(SystemExit, match="2"):
         cli.main(["demo", "--chapter", "transfers"])
     message = capsys.readouterr().err.splitlines()[-1]
@@ -134,4 +135,4 @@ def test_a_missing_dependency_is_named_with_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, package, None)
     assert cli.main(["demo"]) == 2
     command = "pip install matplotlib rich scikit-learn"
-    assert capsys.readouterr().err == f"onepass demo needs {package}: {command}\n"
+    assert capsys.readouterr().err == f"onepass demo: needs {package}: {command}\n"

@@ -25,7 +25,7 @@ def machine() -> dict[str, Any]:
     """Return what decides of speed, as far as the system tells."""
     free = memory.available()
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "processors": available_processors(),
         "caches": _caches(),
         "available_memory_gib": None if free is None else round(free / 2**30, 1),
@@ -70,7 +70,8 @@ def load() -> float | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the model of the processor, as the system names it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -96,5 +96,3 @@ MODELS: dict[str, Model] = {
         Model("tensor1g", "1 GB tensor", ((16384, 16384),)),
     )
 }
-OPTIONAL = ("tensor1g",)
-"""Models that are measured only when they are asked for by name."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from onepass.bench.contestants import FLOAT32, FLOOR, LIMIT, OURS
@@ -11,6 +12,12 @@ from onepass.bench.peers import PEERS
 
 Document = dict[str, Any]
 _FAILURES = ("raised", "differs", "no memory", "no time")
+WIDE = 0.5
+"""Interquartile range of a ratio in medians above which there are no means: half of the rounds are then further than
+a quarter or so from the median, and another measurement would give another one."""
+BUSY = 0.25
+"""Load per processor before the start above which there are no means. Threads of a step that wait for one that has no
+processor take as long as the scheduler likes, up to thousands of times as long, in all rounds alike."""
 TORCH = tuple(name for name, peer in PEERS.items() if peer.package == "torch")
 
 
@@ -19,14 +26,49 @@ def results(case: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {result["name"]: result for result in case["results"]}
 
 
-def best(case: dict[str, Any], names: Iterable[str]) -> float | None:
-    """Return the smallest ratio to ours among those of `names` that computed the right result."""
+def best(case: dict[str, Any], names: Iterable[str]) -> dict[str, Any] | None:
+    """Return the smallest ratio to ours, with its quartiles, among those of `names` that computed the right result."""
     found = [
-        result["ratio"]["median"]
+        result["ratio"]
         for name, result in results(case).items()
         if name in names and result["status"] == "ok" and "ratio" in result
     ]
-    return min(found, default=None)
+    return min(found, key=itemgetter("median"), default=None)
+
+
+def is_wide(ratio: dict[str, float]) -> bool:
+    """Return whether the rounds of a pair differ by too much for its median to say how the two compare."""
+    return ratio["high"] - ratio["low"] > WIDE * ratio["median"]
+
+
+def busy(document: Document) -> str | None:
+    """Return how busy the machine was before the measurement, or None if it was quiet enough."""
+    before, processors = document["machine"]["load_before"], document["machine"]["processors"]
+    if before is None or before <= BUSY * processors:
+        return None
+    return (
+        f"load {before} on {processors} processor{'s' if processors > 1 else ''} before the start"
+    )
+
+
+def selected(
+    document: Document,
+    *,
+    models: Sequence[str] | None = None,
+    optimizers: Sequence[str] | None = None,
+    peers: Sequence[str] | None = None,
+    dtypes: Sequence[str] | None = None,
+    threads: Sequence[int] | None = None,
+) -> Document:
+    """Return the document with these cases and peers only; None means all."""
+    wanted = {"model": models, "optimizer": optimizers, "dtype": dtypes, "threads": threads}
+    left_out = PEERS.keys() - set(PEERS if peers is None else peers)
+    cases = [
+        {**case, "results": [r for r in case["results"] if r["name"] not in left_out]}
+        for case in document["cases"]
+        if all(values is None or case[key] in values for key, values in wanted.items())
+    ]
+    return {**document, "cases": cases}
 
 
 def peers_of(document: Document) -> list[str]:
@@ -35,8 +77,8 @@ def peers_of(document: Document) -> list[str]:
     return [name for name in PEERS if name in timed]
 
 
-def table(document: Document, *, spread: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows; with `spread`, quartiles stand behind the ratios."""
+def table(document: Document) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows; quartiles stand behind the ratios."""
     peers = peers_of(document)
     several = {
         key: len({case[key] for case in document["cases"]}) > 1 for key in ("dtype", "threads")
@@ -71,31 +113,30 @@ def table(document: Document, *, spread: bool = True) -> tuple[list[str], list[l
             number(1 / found[FLOOR]["ratio"]["median"]) if "ratio" in found[FLOOR] else "",
         ]
         if reduced:
-            row.append(_inverse(found.get(FLOAT32, {}), spread))
-        row += [_cell(found.get(name, {}), spread) for name in peers]
+            row.append(_inverse(found.get(FLOAT32, {})))
+        row += [_cell(found.get(name, {})) for name in peers]
         smallest = best(case, PEERS)
-        rows.append([*row, "" if smallest is None else number(smallest)])
+        doubt = "?" if smallest and is_wide(smallest) else ""
+        rows.append([*row, number(smallest["median"]) + doubt if smallest else ""])
     return [*headings, *(name.replace("-", " ") for name in peers), "best peer"], rows
 
 
-def _cell(result: dict[str, Any], spread: bool) -> str:
+def _cell(result: dict[str, Any]) -> str:
     if "ratio" not in result:
         status = str(result.get("status", ""))
         return status if status in _FAILURES else "-"
     ratio = result["ratio"]
-    text = number(ratio["median"])
-    if spread:
-        text += f" ({number(ratio['low'])} to {number(ratio['high'])})"
+    text = f"{number(ratio['median'])} ({number(ratio['low'])} to {number(ratio['high'])})"
     return text + (" differs" if result["status"] == "differs" else "")
 
 
-def _inverse(result: dict[str, Any], spread: bool) -> str:
+def _inverse(result: dict[str, Any]) -> str:
     """Return our time in those of another: what is small is good."""
     if "ratio" not in result:
         return str(result.get("status", ""))
     turned = {"median": "median", "low": "high", "high": "low"}
     ratio = {name: 1 / result["ratio"][other] for name, other in turned.items()}
-    return _cell({**result, "ratio": ratio}, spread)
+    return _cell({**result, "ratio": ratio})
 
 
 def number(value: float) -> str:
@@ -112,16 +153,8 @@ def duration(seconds: float) -> str:
 
 
 def notes(document: Document) -> list[str]:
-    """Return the lines below the table: means, what failed, what disturbs."""
-    lines = []
-    for title, names in (("torch's best way", TORCH), ("the best peer", tuple(PEERS))):
-        found = [ratio for case in document["cases"] if (ratio := best(case, names)) is not None]
-        if found:
-            slower = sum(ratio < 1 for ratio in found)
-            mean = statistics.geometric_mean(found)
-            lines.append(
-                f"Against {title}: {mean:.2f} times as fast (geometric mean of {len(found)} pairs), slower in {slower}."
-            )
+    """Return the lines below the table: means or why there are none, what failed."""
+    lines = _means(document)
     if any(FLOAT32 in results(case) for case in document["cases"]):
         lines.append(
             "x float32: our time in steps of plain float32 from the same numbers. How numbers are kept in fewer bits is "
@@ -131,18 +164,49 @@ def notes(document: Document) -> list[str]:
     for case in document["cases"]:
         for name, result in results(case).items():
             if result["status"] in _FAILURES:
-                where = f"{case['title']} / {case['optimizer']}"
-                failures.setdefault(f"{name} {result['status']}: {result['detail']}", []).append(
-                    where
-                )
+                what = f"{name} {result['status']}: {result['detail']}"
+                failures.setdefault(what, []).append(title(case))
     lines += [f"{what} ({', '.join(where)})" for what, where in failures.items()]
     lines += [f"Left out for lack of time: {name}." for name in document["left_out"]]
-    before, processors = document["machine"]["load_before"], document["machine"]["processors"]
-    if before is not None and before > 0.25 * processors:
-        lines.append(
-            f"The machine was busy (load {before} before the start): do not trust these figures."
-        )
+    if document.get("interrupted"):
+        lines.append("The measurement was interrupted: these are the cases before that.")
     return lines
+
+
+def _means(document: Document) -> list[str]:
+    if state := busy(document):
+        return [
+            f"No means: the machine was busy ({state}), and threads that wait for a processor make any ratio. Measure "
+            "again when it is quiet."
+        ]
+    lines = []
+    for whom, names in (("torch's best way", TORCH), ("the best peer", tuple(PEERS))):
+        pairs = [(case, ratio) for case in document["cases"] if (ratio := best(case, names))]
+        wide = [title(case) for case, ratio in pairs if is_wide(ratio)]
+        if wide:
+            lines.append(
+                f"Against {whom}: no mean, since the quartiles of {len(wide)} of {len(pairs)} pairs are more than "
+                f"{WIDE:g} of the median apart ({', '.join(wide)}). Measure again, on a quiet machine or with more "
+                "--rounds."
+            )
+        elif pairs:
+            low, mean, high = (
+                statistics.geometric_mean(ratio[key] for _, ratio in pairs)
+                for key in ("low", "median", "high")
+            )
+            slower = sum(ratio["median"] < 1 for _, ratio in pairs)
+            lines.append(
+                f"Against {whom}: {mean:.2f} times as fast (geometric mean of {len(pairs)} pairs; of their quartiles "
+                f"{low:.2f} to {high:.2f}), slower in {slower}."
+            )
+    if any((ratio := best(case, PEERS)) and is_wide(ratio) for case in document["cases"]):
+        lines.append(f"?: quartiles more than {WIDE:g} of the median apart.")
+    return lines
+
+
+def title(case: dict[str, Any]) -> str:
+    """Return model and optimizer of a case."""
+    return f"{case['title']} / {case['optimizer']}"
 
 
 def markdown(document: Document) -> str:

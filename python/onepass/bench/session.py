@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ from onepass.bench.machine import load, machine, versions
 from onepass.bench.peers import PEERS
 from onepass.bench.plan import Plan
 from onepass.bench.timing import FEWEST_ROUNDS
+from onepass_cli.checks import SCHEMA
 
-SCHEMA = 1
 COUNTED = {
     "seconds": "one call of optimizer.step(), gradients set once before; median and quartiles over the rounds",
     "ratio": "seconds divided by those of onepass in the same round; median and quartiles over the rounds",
@@ -37,10 +37,14 @@ COUNTED = {
 }
 
 
-def run(plan: Plan) -> dict[str, Any]:
-    """Measure everything and return the document that is written as JSON."""
-    cases = plan.cases()
-    left_out: list[str] = []
+def run(plan: Plan, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Measure everything and return the document that is written as JSON.
+
+    Args:
+        plan: What to measure.
+        save: Called with the document after each case and at the end. After Ctrl-C, which ends the measurement, only
+            if there are any cases.
+    """
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "command": plan.command,
@@ -55,8 +59,22 @@ def run(plan: Plan) -> dict[str, Any]:
         },
         "counted": COUNTED,
         "cases": [],
-        "left_out": left_out,
+        "left_out": [],
+        "interrupted": False,
     }
+    try:
+        _measure_all(plan, document, save)
+    except KeyboardInterrupt:
+        document["interrupted"] = True
+    if document["cases"] or not document["interrupted"]:
+        save(document)
+    return document
+
+
+def _measure_all(
+    plan: Plan, document: dict[str, Any], save: Callable[[dict[str, Any]], None]
+) -> None:
+    cases = plan.cases()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -73,36 +91,56 @@ def run(plan: Plan) -> dict[str, Any]:
             if plan.apart:
                 document["cases"].append(engine.as_json(case, _apart(case, plan, threads), threads))
             elif plan.deadline is not None and done > plan.deadline:
-                left_out.append(name)
+                document["left_out"].append(name)
             else:
                 deadline = _share(plan.deadline, len(cases) - number)
                 with _threads(threads):
                     found, least[case.model.name] = _measure(case, plan, deadline)
                 if found[OURS].status == "no time":
-                    left_out.append(name)
+                    document["left_out"].append(name)
                 else:
                     document["cases"].append(engine.as_json(case, found, threads))
+            save(document)
             bar.advance(task)
-    return document
 
 
 def _apart(case: Case, plan: Plan, threads: int) -> dict[str, engine.Row]:
     """Measure one case in a process of its own; what ends that takes no other case with it."""
     names = [peer.name for peer in plan.peers]
     method = engine.Method(plan.rounds, plan.turn)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(_alone, case, names, method, threads).result()
-        except BrokenProcessPool:
-            everyone = (OURS, LIMIT, FLOOR, *names)
-            return {name: engine.Row(name, "raised", "its process was ended") for name in everyone}
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_alone, args=(sender, case, names, method, threads))
+    try:
+        with _later_interrupts():  # a terminal sends Ctrl-C to both, and this one ends the other
+            process.start()
+        sender.close()
+        rows: dict[str, engine.Row] = receiver.recv()
+    except EOFError:
+        everyone = (OURS, LIMIT, FLOOR, *names)
+        return {name: engine.Row(name, "raised", "its process was ended") for name in everyone}
+    finally:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+    return rows
+
+
+@contextmanager
+def _later_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back until the end; a process that is started meanwhile never sees one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _alone(
-    case: Case, peers: list[str], method: engine.Method, threads: int
-) -> dict[str, engine.Row]:
+    sender: Connection, case: Case, peers: list[str], method: engine.Method, threads: int
+) -> None:
     torch.set_num_threads(threads)
-    return engine.run_case(case, [PEERS[name] for name in peers], method)
+    sender.send(engine.run_case(case, [PEERS[name] for name in peers], method))
 
 
 def _measure(case: Case, plan: Plan, deadline: float | None) -> tuple[dict[str, engine.Row], float]:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from onepass.demo import augmentation, digits, l1_l2, optimizers, picture, schedule, table, transfer
 from onepass.demo.chapter import Chapter, Stage
+from onepass_cli import INTERRUPTED
 
 __all__ = ["CHAPTERS", "TOLERANCE", "run", "verdict"]
 
@@ -44,17 +45,15 @@ def run(*, seed: int, fast: bool, picture_file: Path, chapters: Sequence[str] = 
         chapters: Names of `CHAPTERS`, which come in the order there. Default: all.
 
     Returns:
-        The exit status: 0, 1 where the libraries disagree or a promise is broken, 2 where the picture cannot
-        be saved.
+        The exit status: 0, 1 where the libraries disagree or a promise is broken, 130 after Ctrl-C: table and
+        picture show the chapters that were finished before.
     """
-    problem = picture.problem(picture_file)
-    if problem:
-        print(f"onepass demo: --picture {picture_file}: {problem}", file=sys.stderr)
-        return 2
     console = Console(highlight=False)
     threads = torch.get_num_threads()
     # The same bits on any number of cores; and on a busy machine threads wait for one another.
     torch.set_num_threads(1)
+    found: list[Chapter] = []
+    interrupted = False
     try:
         stage = Stage(console, seed, fast, *digits.load(seed))
         console.print(
@@ -62,12 +61,29 @@ def run(*, seed: int, fast: bool, picture_file: Path, chapters: Sequence[str] = 
             "with; on one thread",
             soft_wrap=True,
         )
-        found = [train(stage) for name, train in CHAPTERS.items() if name in (chapters or CHAPTERS)]
+        for name, train in CHAPTERS.items():
+            if name in (chapters or CHAPTERS):
+                found.append(train(stage))
+    except KeyboardInterrupt:
+        interrupted = True
     finally:
         torch.set_num_threads(threads)
+    if interrupted and not found:
+        print(
+            "onepass demo: interrupted before the first chapter was finished, nothing was saved",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
     table.show(console, found)
     picture.save(found, picture_file)
     console.print(f"Picture: {picture_file}", markup=False, soft_wrap=True)
+    if interrupted:
+        names = ", ".join(chapter.name for chapter in found)
+        print(
+            f"onepass demo: interrupted, {picture_file} shows what was finished: {names}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
     return verdict(found)
 
 

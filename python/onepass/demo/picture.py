@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,6 @@ from onepass.demo.pair import Pair
 THEIRS, OURS = "#f4a259", "#1d3557"
 _WIDTH, _HEIGHT = 13.0, 2.7  # of the picture, of a row of panels; inches
 _BESIDE = 2  # so many panels in a row leave room for another chapter
-
-
-def problem(file: Path) -> str | None:
-    """Return why the picture could not be saved there, or None: worth knowing before the training."""
-    formats = FigureCanvasAgg.get_supported_filetypes()
-    if file.suffix.lstrip(".").lower() not in formats:
-        return f"the ending of the name must be one of {', '.join(sorted(formats))}"
-    if not file.parent.is_dir():
-        return f"there is no directory {file.parent}"
-    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
-        return "cannot be written"
-    return None
 
 
 def save(chapters: Sequence[Chapter], file: Path) -> None:
