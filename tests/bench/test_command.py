@@ -79,6 +79,7 @@ def test_json_holds_what_a_reader_needs(document: dict[str, Any]) -> None:
     case = document["cases"][1]
     assert (case["model"], case["tensors"], case["parameters"]) == ("policy", 13, 11_085)
     assert (case["threads"], case["dtype"], case["bytes_per_parameter"]) == (1, "float32", 28)
+    assert case["others"] is None  # it took too little time
     results = report.results(case)
     assert list(results) == ["onepass", "limit", "floor", "torch", "torch-fused"]
     for result in results.values():

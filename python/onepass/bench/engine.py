@@ -15,6 +15,7 @@ import torch
 from onepass.bench import checking, contestants, memory, timing
 from onepass.bench.cases import Case
 from onepass.bench.contestants import FLOAT32, FLOOR, LIMIT, OURS, Contestant
+from onepass.bench.machine import OtherWork
 from onepass.bench.peers import NotOffered, Peer
 from onepass.bench.timing import Spread, Watched
 
@@ -53,6 +54,8 @@ class Row:
     rounds: list[float] = field(default_factory=list)
     """Seconds of one step, in each round."""
     ratios: list[float] = field(default_factory=list)
+    others: float | None = None
+    """Processors that worked for other programs meanwhile."""
 
 
 def heats(peers: Sequence[Peer], case: Case, free: int | None) -> list[list[Peer]]:
@@ -144,6 +147,7 @@ def _run_heat(
         racing.insert(1, contestants.limit(case, reference, optimizer))
     except NotOffered as reason:
         rows[LIMIT].status, rows[LIMIT].detail = "not offered", str(reason)
+    other_work = OtherWork()
     seen = timing.watch(
         {contestant.name: contestant.step for contestant in racing},
         rounds=method.rounds,
@@ -153,6 +157,8 @@ def _run_heat(
         wait=torch.cuda.synchronize if case.device != "cpu" else lambda: None,
         progress=progress,
     )
+    disturbed = [rows[OURS].others, other_work.processors()]
+    rows[OURS].others = max((n for n in disturbed if n is not None), default=None)
     for name, watched in seen.items():
         _record(rows[name], watched, seen[OURS])
 
@@ -239,6 +245,7 @@ def as_json(case: Case, rows: dict[str, Row], threads: int) -> dict[str, Any]:
         "threads": threads,
         "device": case.device,
         "bytes_per_parameter": case.bytes_per_parameter,
+        "others": rows[OURS].others,
         "results": results,
     }
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from onepass.bench import memory
 from onepass.bench.peers import PEERS
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_TIMES = Path("/proc/stat")
+_SHORTEST = 0.1
+"""Seconds that `_TIMES` can measure: it counts hundredths."""
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -68,6 +72,31 @@ def load() -> float | None:
         return round(os.getloadavg()[0], 2)
     except (AttributeError, OSError):
         return None
+
+
+class OtherWork:
+    """What processors do for others than this process, from its making on."""
+
+    def __init__(self) -> None:
+        self._began, self._before = time.perf_counter(), _work_of_others()
+
+    def processors(self) -> float | None:
+        """Return how many processors that took, or None where it is not known."""
+        after, seconds = _work_of_others(), time.perf_counter() - self._began
+        if self._before is None or after is None or seconds < _SHORTEST:
+            return None
+        return round(max(0.0, after - self._before) / seconds, 2)
+
+
+def _work_of_others() -> float | None:
+    """Return the seconds of all processors since the system's start that were not for this process."""
+    try:
+        times = [int(word) for word in _TIMES.read_text().splitlines()[0].split()[1:9]]
+    except OSError:
+        return None
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen = times
+    work = user + nice + system + interrupts + soft_interrupts + stolen
+    return work / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def processor() -> str:

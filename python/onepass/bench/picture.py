@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from operator import itemgetter
 from pathlib import Path
@@ -24,7 +25,8 @@ _BETWEEN = 0.45
 """Inches for the axis of a panel above another one."""
 _LETTERS = 145
 """Of the caption, in one line."""
-_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000)
+_DECADES = 2.6
+"""From this length of the axis on, only powers of ten have room below it."""
 _UNITS = {"dtype": "", "threads": " threads"}
 _OURS = "#d55e00"
 _COLOURS = {
@@ -57,11 +59,21 @@ class _Style(NamedTuple):
     numbers: float
     """Letters of the number at the end of a bar."""
     room: float
-    """Factor by which the axis is longer than the longest bar, for that number."""
+    """For that number, right of the longest bar."""
+
+    @property
+    def width(self) -> float:
+        """Of a panel, names included."""
+        return (_WIDTH - 0.15) / self.columns
+
+    @property
+    def axis(self) -> float:
+        """Of its axis."""
+        return self.width - self.names - 0.2
 
 
-_ONE = _Style(1, 0.24, 0.2, 1.75, " parameters", 10.5, 1.3)
-_SEVERAL = _Style(2, 0.17, 0.16, 1.15, "", 8.5, 1.9)
+_ONE = _Style(1, 0.24, 0.2, 1.75, " parameters", 10.5, 0.5)
+_SEVERAL = _Style(2, 0.17, 0.16, 1.15, "", 8.5, 0.46)
 
 
 class _Panel(NamedTuple):
@@ -74,7 +86,7 @@ class _Panel(NamedTuple):
 
     def group(self, style: _Style) -> float:
         """Return the height of a model's bars."""
-        return max(1, len(self.names)) * style.bar
+        return max(2, len(self.names)) * style.bar  # a name has two lines
 
     def height(self, style: _Style) -> float:
         """Return the height of all."""
@@ -102,11 +114,10 @@ def draw(document: Document, file: Path, ending: str) -> None:
     with mpl.rc_context({"svg.hashsalt": "onepass", "font.size": 11}):
         figure = Figure(figsize=(_WIDTH, height))
         span = _span(panels, style)
-        width = (_WIDTH - 0.15) / style.columns
         for panel, (column, above) in zip(panels, places, strict=True):
             tall = panel.height(style)
-            corner = (column * width + style.names, height - above - tall)
-            size = (width - style.names - 0.1, tall)
+            corner = (column * style.width + style.names, height - above - tall)
+            size = (style.axis, tall)
             box = (*_fractions(corner, height), *_fractions(size, height))
             _draw_panel(figure.add_axes(box), panel, span, style)
         what = f"{panels[0].title} step" if len(panels) == 1 else "optimizer step"
@@ -169,12 +180,16 @@ def _span(panels: list[_Panel], style: _Style) -> tuple[float, float]:
         if name in panel.names
         for ratio in result.get("ratio", {}).values()
     ]
-    return min([0.95, *(0.7 * ratio for ratio in ratios)]), style.room * max([1.6, *ratios])
+    start, longest = min([0.95, *(0.7 * ratio for ratio in ratios)]), max([1.6, *ratios])
+    bars = style.axis - style.room
+    return start, longest * (longest / start) ** (style.room / bars)
 
 
 def _draw_panel(axes: Axes, panel: _Panel, span: tuple[float, float], style: _Style) -> None:
     axes.set(xscale="log", xlim=span, ylim=(panel.height(style), 0))
-    ticks = [tick for tick in _TICKS if span[0] <= tick <= span[1]]
+    steps = (1, 2, 5) if math.log10(span[1] / span[0]) < _DECADES else (1,)
+    ticks = [step * 10.0**n for n in range(-4, 6) for step in steps]
+    ticks = [tick for tick in ticks if span[0] <= tick <= span[1]]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], color="#555555")
     axes.set_xticks([], minor=True)
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.8)
@@ -188,7 +203,7 @@ def _draw_panel(axes: Axes, panel: _Panel, span: tuple[float, float], style: _St
         if not panel.names:
             _write(axes, 1.0, middles[-1], "nobody else was timed", style)
         for place, name in enumerate(panel.names):
-            middle = start + (place + 0.5) * style.bar
+            middle = middles[-1] + (place + 0.5 - len(panel.names) / 2) * style.bar
             _draw_bar(axes, middle, name, results(case).get(name, {}), style)
     labels = [f"{_label(case)}{style.unit}" for case in panel.cases]
     axes.set_yticks(middles, labels, linespacing=1.15)

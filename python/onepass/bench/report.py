@@ -16,8 +16,9 @@ WIDE = 0.5
 """Interquartile range of a ratio in medians above which there are no means: half of the rounds are then further than
 a quarter or so from the median, and another measurement would give another one."""
 BUSY = 0.25
-"""Load per processor before the start above which there are no means. Threads of a step that wait for one that has no
-processor take as long as the scheduler likes, up to thousands of times as long, in all rounds alike."""
+"""Load per processor before the start, or share of the processors that others take meanwhile, above which there are no
+means. Threads of a step that wait for one that has no processor take as long as the scheduler likes, up to thousands of
+times as long, in all rounds alike."""
 TORCH = tuple(name for name, peer in PEERS.items() if peer.package == "torch")
 
 
@@ -42,13 +43,16 @@ def is_wide(ratio: dict[str, float]) -> bool:
 
 
 def busy(document: Document) -> str | None:
-    """Return how busy the machine was before the measurement, or None if it was quiet enough."""
-    before, processors = document["machine"]["load_before"], document["machine"]["processors"]
-    if before is None or before <= BUSY * processors:
-        return None
-    return (
-        f"load {before} on {processors} processor{'s' if processors > 1 else ''} before the start"
-    )
+    """Return what else the machine did before or while it was measured, or None if that was little enough."""
+    load, processors = document["machine"]["load_before"], document["machine"]["processors"]
+    of_all = f"{processors} processor{'s' if processors > 1 else ''}"
+    if load is not None and load > BUSY * processors:
+        return f"load {load} on {of_all} before the start"
+    others = [case.get("others") or 0.0 for case in document["cases"]]
+    disturbed = sum(used > BUSY * processors for used in others)
+    if disturbed:
+        return f"other programs took up to {max(others)} of {of_all} in {disturbed} of {len(others)} cases"
+    return None
 
 
 def selected(
@@ -176,8 +180,8 @@ def notes(document: Document) -> list[str]:
 def _means(document: Document) -> list[str]:
     if state := busy(document):
         return [
-            f"No means: the machine was busy ({state}), and threads that wait for a processor make any ratio. Measure "
-            "again when it is quiet."
+            f"No means: the machine was busy ({state}), so that ratios may be those of threads that wait for a "
+            "processor. Measure again when it is quiet."
         ]
     lines = []
     for whom, names in (("torch's best way", TORCH), ("the best peer", tuple(PEERS))):

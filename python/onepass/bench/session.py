@@ -34,6 +34,7 @@ COUNTED = {
     "floor": "an optimizer whose step does nothing, called through torch.optim.Optimizer's wrapper",
     "extra_memory": "peak of resident memory during one step above that before it, bytes",
     "rounds": "seconds of one step in each round",
+    "others": "processors that worked for other programs while the case was timed, on average",
 }
 
 
