@@ -211,6 +211,58 @@ def wheel(session: nox.Session) -> None:
         )
 
 
+AARCH64_PACKAGES = (
+    *("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libbz2-1.0", "libcrypt1", "libexpat1", "libffi8"),
+    *("liblzma5", "libsqlite3-0", "libssl3", "libuuid1", "python3.11", "python3.11-minimal"),
+    *("libpython3.11", "libpython3.11-dev", "libpython3.11-minimal", "libpython3.11-stdlib"),
+)  # fmt: skip
+AARCH64_TORCH = "2.9.1"  # on PyPI the last one that is not built for CUDA
+AARCH64_TESTS = tuple(f"tests/{room}" for room in ("rules", "state", "hyper", "schedule", "transfer"))  # fmt: skip
+
+
+@nox.session(python="3.11")
+def aarch64(session: nox.Session) -> None:
+    """Build the wheel for AArch64 and run the core tests on an emulated processor; arguments after `--` go to pytest.
+
+    On Debian 12 with g++-aarch64-linux-gnu, qemu-user and, for Python, `dpkg --add-architecture arm64; apt-get update`.
+    """
+    place = Path("build/aarch64").resolve()
+    system, packages = place / "system", place / "packages"
+    if not (system / "usr/bin/python3.11").exists():
+        debs = place / "debs"
+        debs.mkdir(parents=True, exist_ok=True)
+        with session.chdir(debs):
+            names = (f"{name}:arm64" for name in AARCH64_PACKAGES)
+            session.run("apt-get", "download", "-qq", *names, external=True)
+        for deb in debs.glob("*.deb"):
+            session.run("dpkg", "-x", str(deb), str(system), external=True)
+    headers = system / "usr/include"
+    built = _wheel(
+        session,
+        "aarch64",
+        f"-Ccmake.define.Python_INCLUDE_DIR={headers / 'python3.11'}",
+        f"-Ccmake.define.CMAKE_CXX_FLAGS=-I{headers}",
+        "-Ccmake.define.PYTHON_MODULE_EXTENSION=.cpython-311-aarch64-linux-gnu.so",
+        MANYLINUX_PREFIX="aarch64-linux-gnu-",
+        _PYTHON_HOST_PLATFORM="linux-aarch64",
+    )
+    session.run(
+        *("pip", "install", "-q", "--upgrade", "--target", str(packages), "--only-binary=:all:"),
+        *(f"--platform=manylinux{glibc}_aarch64" for glibc in ("_2_28", "_2_27", "_2_17", "2014")),
+        *(f"{built}[test]", f"torch=={AARCH64_TORCH}", "--python-version=3.11"),
+    )
+    python = place / "python"
+    python.write_text(
+        f'#!/bin/sh\nexec qemu-aarch64 -L {system} -0 "$0" {system}/usr/bin/python3.11 "$@"\n'
+    )
+    python.chmod(0o755)
+    session.run(
+        *(str(python), "-m", "pytest", *(session.posargs or AARCH64_TESTS)),
+        env={"PYTHONHOME": str(system / "usr"), "PYTHONPATH": str(packages)},
+        external=True,
+    )
+
+
 # Each Python with the oldest and the newest torch that has a wheel for it, and one Python with all of them.
 TORCHES = ("2.9.1", "2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
 PAIRS = (
