@@ -2,23 +2,29 @@
 
 Every epoch shows each image rotated, shifted, sheared and zoomed anew, in one warp. What it draws depends on the seed, the
 epoch and the number of the image alone, so that a run can be repeated and resumed. The test images are only
-normalised. Digits are not flipped: a mirrored 2 is no 2.
+normalised. What lies beside an image is black beside a digit, as its background is, and the mirror image of a photograph,
+in which a black corner would be a thing to learn. Nothing is flipped unless --flip says so: a mirrored 2 is no 2.
 
     python examples/augmentation.py
     python examples/augmentation.py --data mnist/ --per-class 20 --picture accuracy.png
+    python examples/augmentation.py --data photos/ --flip
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from statistics import mean, stdev
 
+import common  # first, for a Ctrl-C while torch is imported
+
+# isort: split
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-import common
+import images
 import onepass
 from onepass.augment import AugmentedDataset, Augmenter
 from onepass.schedule import Cosine
@@ -26,7 +32,7 @@ from onepass.schedule import Cosine
 BATCH = 20
 
 
-def network(data: common.Data) -> nn.Module:
+def network(data: images.Data) -> nn.Module:
     """Return a CNN with two convolutions and two linear layers."""
     _, channels, height, width = data.images.shape
     features = 64 * (-(-height // 4)) * (-(-width // 4))
@@ -44,9 +50,14 @@ def network(data: common.Data) -> nn.Module:
     )
 
 
-def augmenters(train: common.Data, seed: int) -> dict[str, Augmenter]:
+def fill_mode(args: argparse.Namespace) -> str:
+    """Return how to fill what lies beside an image, as --fill says or as suits the data."""
+    return args.fill or ("reflect" if images.of_folders(args.data) else "constant")
+
+
+def augmenters(train: images.Data, fill: str, flip: bool, seed: int) -> dict[str, Augmenter]:
     """Return what is compared; both scale the pixels to mean 0 and variance 1."""
-    std, mean = (x.item() for x in torch.std_mean(train.inputs()))
+    mean, std = train.scale()
     plain = Augmenter(mean=mean, std=std, seed=seed)
     warping = replace(
         plain,
@@ -55,12 +66,18 @@ def augmenters(train: common.Data, seed: int) -> dict[str, Augmenter]:
         height_shift_range=0.1,
         shear_range=5,
         zoom_range=0.1,
-        fill_mode="constant",
+        horizontal_flip=flip,
+        fill_mode=fill,
     )
     return {"without": plain, "with": warping}
 
 
-def fit(title: str, augmenter: Augmenter, train: common.Data, epochs: int) -> nn.Module:
+def normalised(augmenter: Augmenter, pictures: Tensor) -> Tensor:
+    """Return pictures as a model takes them in a test."""
+    return augmenter(pictures, range(len(pictures)), train=False)
+
+
+def fit(title: str, augmenter: Augmenter, train: images.Data, epochs: int) -> nn.Module:
     """Train a new network; everything random comes from the augmenter's seed."""
     torch.manual_seed(augmenter.seed)
     model = network(train)
@@ -79,11 +96,10 @@ def fit(title: str, augmenter: Augmenter, train: common.Data, epochs: int) -> nn
     return model
 
 
-def gallery(train: common.Data, seed: int) -> Tensor:
+def gallery(train: images.Data, augmenter: Augmenter) -> Tensor:
     """Return the first image and eleven warps of it, side by side."""
     same = train.images[:1].expand(12, -1, -1, -1).contiguous()
-    warps = replace(augmenters(train, seed)["with"], mean=None, std=None)
-    shown = warps(same, index=range(12))
+    shown = replace(augmenter, mean=None, std=None)(same, index=range(12))
     shown[0] = train.inputs()[0]
     rows: Tensor = pad(shown, (1, 1, 1, 1), value=1.0).unflatten(0, (3, 4)).permute(0, 3, 1, 4, 2)
     return rows.flatten(2, 3).flatten(0, 1).squeeze(-1)
@@ -91,35 +107,49 @@ def gallery(train: common.Data, seed: int) -> Tensor:
 
 def main(args: argparse.Namespace) -> None:
     """Train on a few examples of every class, with several seeds, and compare."""
-    everything, test = common.load(args)
-    epochs, seeds = (100, 2) if args.fast else (200, 5)
+    everything, test = images.load(args)
+    fill = fill_mode(args)
+    seeds = range(args.seed, args.seed + args.seeds)
     found: dict[str, list[float]] = {"without": [], "with": []}
-    for seed in range(args.seed, args.seed + seeds):
-        order = torch.randperm(
-            len(everything.labels), generator=torch.Generator().manual_seed(seed)
-        )
-        train = everything.take(order).first(args.per_class)
-        for name, augmenter in augmenters(train, seed).items():
-            model = fit(f"seed {seed}, {name}", augmenter, train, epochs)
-            inputs = augmenter(test.images, range(len(test.images)), train=False)
-            found[name].append(common.accuracy(model, test, inputs))
+    with common.picture(args.picture, 2) as (left, right):
+        left.set(title="test accuracy", xticks=(0, 1), xticklabels=found, xlim=(-0.5, 1.5))
+        right.set(title="an image and eleven warps of it", xticks=(), yticks=())
+        for seed in seeds:
+            order = torch.randperm(
+                len(everything.labels), generator=torch.Generator().manual_seed(seed)
+            )
+            train = everything.take(order).first(args.per_class)
+            compared = augmenters(train, fill, args.flip, seed)
+            if seed == args.seed:
+                right.imshow(gallery(train, compared["with"]).numpy(), cmap="gray")
+            for place, (name, augmenter) in enumerate(compared.items()):
+                model = fit(f"seed {seed}, {name}", augmenter, train, args.epochs)
+                found[name].append(images.accuracy(model, test, partial(normalised, augmenter)))
+                left.plot(place, found[name][-1], "o", color=f"C{place}")
     rows = [
         (f"{name} augmentation", *(f"{a:.2%}" for a in accuracies), f"{mean(accuracies):.2%}")
         for name, accuracies in found.items()
     ]
-    columns = ("test accuracy", *(f"seed {args.seed + s}" for s in range(seeds)), "mean")
-    common.table(f"{args.per_class} examples of every class", columns, rows)
+    columns = ("test accuracy", *(f"seed {seed}" for seed in seeds), "mean")
+    few = min(train.counts().values()) < args.per_class
+    title = f"{'At most ' * few}{args.per_class} examples of every class"
+    common.table(title, columns, rows)
     gains = [b - a for a, b in zip(found["without"], found["with"], strict=True)]
     common.console.print(f"\nGain: {mean(gains):+.2%}, standard deviation {stdev(gains):.2%}")
-    with common.picture(args.picture, 2) as (left, right):
-        for place, (name, accuracies) in enumerate(found.items()):
-            left.plot([place] * seeds, accuracies, "o", label=name)
-        left.set(title="test accuracy", xticks=(0, 1), xticklabels=found, xlim=(-0.5, 1.5))
-        right.imshow(gallery(train, args.seed), cmap="gray")
-        right.set(title="an image and eleven warps of it", xticks=(), yticks=())
 
 
 if __name__ == "__main__":
-    parser = common.arguments("A CNN with augmentation against one without.")
-    parser.add_argument("--per-class", type=int, default=10, help="examples to train on")
-    main(common.parse(parser))
+    parser = images.parser("A CNN with augmentation against one without.", epochs=200)
+    parser.add_argument(
+        "--per-class", type=common.whole(1), default=10, help="examples to train on"
+    )
+    parser.add_argument(
+        "--seeds", type=common.whole(2, 1000), default=5, help="trainings with each"
+    )
+    parser.add_argument(
+        "--fill",
+        choices=["reflect", "nearest", "mirror", "wrap", "constant"],
+        help="what lies beside an image; default: reflect for folders of images, else constant: black",
+    )
+    parser.add_argument("--flip", action="store_true", help="mirror half of the images")
+    main(common.parse(parser, epochs=100, seeds=2))

@@ -1,196 +1,179 @@
-"""What the examples share: data, command line, progress bar, table, picture."""
+"""What the examples share: the end by Ctrl-C and by an error, command line, progress bar, table, picture."""
 
 from __future__ import annotations
 
 import argparse
-import gzip
+import math
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
 
-import numpy as np
-import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from torch import Tensor, nn
+
+def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in one line that Ctrl-C came, and what it has left: the arguments of the exception."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    said = ", ".join(map(str, error.args))
+    print(f"Interrupted: {said}" if said else "Interrupted", file=sys.stderr)
+    raise SystemExit(130)  # 128 + SIGINT, as of a shell
+
+
+sys.excepthook = _end  # before torch, which takes seconds to import
+
+
+def refuse(message: str) -> NoReturn:
+    """End as argparse does where an argument is wrong, without the usage."""
+    said = " ".join(line.strip() for line in message.splitlines())
+    print(f"{Path(sys.argv[0]).name}: error: {said}", file=sys.stderr)
+    sys.exit(2)
+
+
+def need(extra: str, error: ImportError) -> NoReturn:
+    """End where a package is missing, and say how to install it."""
+    refuse(f"{error}; needs pip install -c constraints.txt '.[{extra}]' in the clone of onepass")
+
+
+try:
+    import torch
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from rich import box
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.table import Table
+except ModuleNotFoundError as missing:
+    need("demo", missing)
 
 console = Console(highlight=False)
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
 
 
-class Data(NamedTuple):
-    """Images (N, C, H, W) of uint8 and their class numbers."""
+def whole(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
+    """Return what reads a whole number in [low, high] from the command line."""
 
-    images: Tensor
-    labels: Tensor
-    names: tuple[str, ...]
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            message = f"must be a whole number in [{low}, {high}], not {text}"
+            raise argparse.ArgumentTypeError(message)
+        return value
 
-    def inputs(self) -> Tensor:
-        """Return the images as a model takes them, in [0, 1]."""
-        return self.images.float() / 255.0
+    return read
 
-    def take(self, index: Tensor) -> Data:
-        """Return some of the images."""
-        return self._replace(images=self.images[index], labels=self.labels[index])
 
-    def first(self, per_class: int) -> Data:
-        """Return the first images of every class."""
-        rows = [torch.nonzero(self.labels == c)[:per_class, 0] for c in range(len(self.names))]
-        return self.take(torch.cat(rows))
+def number(meant: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
+    """Return what reads a finite number for which `holds`, in words `meant`, from the command line."""
 
-    def classes(self, chosen: Sequence[int]) -> Data:
-        """Return the images of some classes, which are numbered anew."""
-        number = torch.full((len(self.names),), -1)
-        number[list(chosen)] = torch.arange(len(chosen))
-        kept = self.take(torch.isin(self.labels, torch.tensor(list(chosen))))
-        return kept._replace(labels=number[kept.labels], names=tuple(self.names[c] for c in chosen))
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and holds(value)):
+            message = f"must be a number {meant}, not {text}"
+            raise argparse.ArgumentTypeError(message)
+        return value
+
+    return read
+
+
+def folder(text: str) -> Path:
+    """Read a folder that exists from the command line."""
+    path = Path(text)
+    if not path.is_dir():
+        message = f"there is no folder {text}"
+        raise argparse.ArgumentTypeError(message)
+    return path
+
+
+def present(text: str) -> Path:
+    """Read a file that exists from the command line."""
+    path = Path(text)
+    if not path.is_file():
+        message = f"there is no file {text}"
+        raise argparse.ArgumentTypeError(message)
+    return path
+
+
+def writable(text: str) -> Path:
+    """Read a file that can be written in the end from the command line."""
+    path = Path(text)
+    if not path.absolute().parent.is_dir():
+        message = f"there is no folder {path.parent}"
+    elif path.is_dir():
+        message = f"{text} is a folder"
+    elif not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        message = f"{text} cannot be written"
+    else:
+        return path
+    raise argparse.ArgumentTypeError(message)
+
+
+def _picture(text: str) -> Path:
+    formats = FigureCanvasAgg.get_supported_filetypes()
+    if Path(text).suffix.lstrip(".").lower() not in formats:
+        message = f"must end in one of {', '.join(sorted(formats))}, not {text}"
+        raise argparse.ArgumentTypeError(message)
+    return writable(text)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
     """Return a parser with the options that all examples have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="PATH",
-        help="a folder with MNIST's IDX files, or with a folder of images for every class "
-        "(or train/ and test/ with these); default: scikit-learn's digits",
+        "--fast", action="store_true", help="shorter: other defaults for what is not given"
     )
-    parser.add_argument("--size", type=int, default=32, help="of images from folders, in pixels")
-    training(parser)
+    parser.add_argument(
+        "--picture", type=_picture, metavar="FILE", help="save a picture (png, svg, pdf)"
+    )
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
+    parser.add_argument(
+        "--threads", type=whole(1, 1024), default=1, help="1 is best for models this small"
+    )
     return parser
 
 
-def training(parser: argparse.ArgumentParser) -> None:
-    """Add the options that do not concern images."""
-    parser.add_argument("--fast", action="store_true", help="a few seconds instead of the whole")
-    parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="save a picture (png, svg, pdf)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="1 is best for models this small")
-
-
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the command line, and stop where the picture could not be saved in the end."""
+def parse(parser: argparse.ArgumentParser, **fast: Any) -> argparse.Namespace:
+    """Read the command line; `fast` is what --fast puts in the place of the defaults."""
     args = parser.parse_args()
-    if args.picture is not None:
-        formats = FigureCanvasAgg.get_supported_filetypes()
-        if args.picture.suffix.lstrip(".").lower() not in formats:
-            parser.error(f"--picture must end in one of {', '.join(sorted(formats))}")
-        if not args.picture.absolute().parent.is_dir():
-            parser.error(f"--picture: there is no folder {args.picture.parent}")
+    if args.fast:
+        parser.set_defaults(**fast)
+        args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     return args
 
 
-def load(args: argparse.Namespace) -> tuple[Data, Data]:
-    """Return the images to train on and those to test with."""
-    if args.data is None:
-        train, test = _digits()
-    elif list(args.data.glob("train-images*")):
-        train, test = (_idx(args.data, kind) for kind in ("train", "t10k"))
-    elif args.data.is_dir():
-        train, test = _folders(args.data, args.size)
-    else:
-        sys.exit(f"--data: there is no folder {args.data}")
-    shape = " x ".join(map(str, train.images.shape[1:]))
-    console.print(
-        f"{len(train.labels)} images ({shape}) to train on, {len(test.labels)} to test with, "
-        f"{len(train.names)} classes\n"
-    )
-    return train, test
+@contextmanager
+def interrupt_held() -> Iterator[Callable[[], bool]]:
+    """Hold Ctrl-C back, and yield what tells whether it came; a second one is not held."""
+    came = False
 
+    def hold(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
 
-def _digits() -> tuple[Data, Data]:
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    # a pixel counts 0 to 16
-    images = torch.from_numpy(found.images * 255.0 / 16.0).round().to(torch.uint8).unsqueeze(1)
-    data = Data(images, torch.from_numpy(found.target), tuple("0123456789"))
-    return _split(data, 360)
-
-
-def _split(data: Data, test: int) -> tuple[Data, Data]:
-    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))
-    return data.take(order[test:]), data.take(order[:test])
-
-
-def _idx(folder: Path, kind: str) -> Data:
-    """Read MNIST's own files, packed or not."""
-
-    def read(what: str) -> Tensor:
-        file = next(iter(sorted(folder.glob(f"{kind}-{what}*"))), None)
-        if file is None:
-            sys.exit(f"--data: {folder} has no {kind}-{what}...")
-        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        shape = np.frombuffer(raw, ">i4", raw[3], 4)  # byte 3 is the number of dimensions
-        values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
-        return torch.from_numpy(values.reshape(shape).copy())
-
-    labels = read("labels").long()
-    names = tuple(str(c) for c in range(int(labels.max()) + 1))
-    return Data(read("images").unsqueeze(1), labels, names)
-
-
-def _folders(folder: Path, size: int) -> tuple[Data, Data]:
-    train = folder / "train"
-    if not train.is_dir():
-        data = _folder(folder, size)
-        return _split(data, len(data.labels) // 5)
-    test = next((folder / n for n in ("test", "val", "valid") if (folder / n).is_dir()), None)
-    if test is None:
-        sys.exit(f"--data: {folder} has train/, but neither test/ nor val/")
-    return _folder(train, size), _folder(test, size)
-
-
-def _folder(folder: Path, size: int) -> Data:
-    from PIL import Image
-
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    images, labels = [], []
-    for label, path in enumerate(classes):
-        for file in sorted(path.iterdir()):
-            if file.suffix.lower() in SUFFIXES:
-                with Image.open(file) as image:
-                    images.append(np.asarray(image.convert("RGB").resize((size, size))))
-                labels.append(label)
-    if not images:
-        sys.exit(f"--data: {folder} has no images in folders named like their classes")
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return Data(stacked, torch.tensor(labels), tuple(path.name for path in classes))
-
-
-def batches(data: Data, size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield an epoch of shuffled batches, the incomplete last one left out."""
-    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
-    inputs = data.inputs()
-    for index in order[: len(order) // size * size].view(-1, size):
-        yield inputs[index], data.labels[index]
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, data: Data, inputs: Tensor | None = None) -> float:
-    """Return the share of images that the model gets right; it is left in training mode.
-
-    Args:
-        model: The classifier.
-        data: Images and labels.
-        inputs: What the model takes in the place of `data.inputs()`.
-    """
-    model.eval()
-    parts = (data.inputs() if inputs is None else inputs).split(500)
-    guesses = torch.cat([model(part).argmax(1) for part in parts])
-    model.train()
-    return (guesses == data.labels).float().mean().item()
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -222,10 +205,17 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 @contextmanager
 def picture(file: Path | None, panels: int, width: float = 4.0) -> Iterator[list[Any]]:
-    """Yield the panels of a picture in a row, which is saved in the end if there is a file for it."""
+    """Yield the panels of a picture in a row; it is saved in the end, and at Ctrl-C with what has been drawn."""
     figure = Figure(figsize=(width * panels, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    yield list(figure.subplots(1, panels, squeeze=False)[0])
+    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    try:
+        yield axes
+    except KeyboardInterrupt as interrupt:
+        if file is not None and any(panel.has_data() for panel in axes):
+            figure.savefig(file, dpi=130)
+            interrupt.args += (f"saved {file}",)
+        raise
     if file is not None:
         figure.savefig(file, dpi=130)
         console.print(f"Picture: {file}", markup=False, soft_wrap=True)

@@ -22,11 +22,14 @@ import argparse
 from collections import OrderedDict
 from typing import Any
 
+import common  # first, for a Ctrl-C while torch is imported
+
+# isort: split
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-import common
+import images
 import onepass
 from onepass.schedule import Cosine
 from onepass.transfer import param_groups
@@ -34,7 +37,7 @@ from onepass.transfer import param_groups
 BATCH = 32
 
 
-def network(train: common.Data) -> Any:
+def network(train: images.Data) -> Any:
     """Return a classifier of two layers."""
     layers = {
         "flatten": nn.Flatten(),
@@ -49,19 +52,19 @@ def fit(
     title: str,
     first: dict[str, Any],
     second: dict[str, Any],
-    train: common.Data,
+    train: images.Data,
     epochs: int,
     seed: int,
 ) -> Any:
     """Train a new network with these options for its two layers."""
     torch.manual_seed(seed)
     model = network(train)
-    steps = epochs * (len(train.labels) // BATCH)
+    steps = epochs * images.steps(train, BATCH)
     groups = param_groups(model, [("first.*", first), ("second.*", second)], lr=Cosine(0.5, steps))
     optimizer = onepass.SGD(groups)
     with common.bar(title, epochs) as advance:
         for epoch in range(epochs):
-            for inputs, labels in common.batches(train, BATCH, seed=seed + epoch):
+            for inputs, labels in images.batches(train, BATCH, seed=seed + epoch):
                 optimizer.zero_grad()
                 loss = cross_entropy(model(inputs), labels)
                 loss.backward()
@@ -73,8 +76,7 @@ def fit(
 
 def main(args: argparse.Namespace) -> None:
     """Train without, with L1 as a gradient, and with the proximal step; compare."""
-    train, test = common.load(args)
-    epochs = 4 if args.fast else 80
+    train, test = images.load(args)
     l2 = {"weight_decay": 2 * args.l2}
     settings: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "neither": ({}, {}),
@@ -84,13 +86,13 @@ def main(args: argparse.Namespace) -> None:
     rows = []
     with common.picture(args.picture, len(settings)) as panels:
         for (title, (first, second)), panel in zip(settings.items(), panels, strict=True):
-            model = fit(title, first, second, train, epochs, args.seed)
+            model = fit(title, first, second, train, args.epochs, args.seed)
             weight = model.first.weight.detach()
             zero = weight == 0
             rows.append(
                 (
                     title,
-                    f"{common.accuracy(model, test):.2%}",
+                    f"{images.accuracy(model, test):.2%}",
                     f"{zero.float().mean().item():.1%}",
                     f"{zero.all(1).sum().item()} of {len(weight)}",
                     f"{weight.abs().sum().item():.1f}",
@@ -98,14 +100,15 @@ def main(args: argparse.Namespace) -> None:
                 )
             )
             largest = weight.abs().max().item()
-            panel.imshow(weight, aspect="auto", cmap="RdBu", vmin=-largest, vmax=largest)
+            panel.imshow(weight.numpy(), aspect="auto", cmap="RdBu", vmin=-largest, vmax=largest)
             panel.set(title=f"{title}\n{rows[-1][2]} exact zeros", xlabel="pixel", ylabel="unit")
     columns = ("", "test", "zeros in W1", "units cut off", "sum |W1|", "sum W2²")
     common.table("L1 on the first layer, L2 on the second", columns, rows)
 
 
 if __name__ == "__main__":
-    parser = common.arguments("L1 on one layer and L2 on another.")
-    parser.add_argument("--l1", type=float, default=0.0007, help="strength on the first layer")
-    parser.add_argument("--l2", type=float, default=0.001, help="strength on the second layer")
-    main(common.parse(parser))
+    parser = images.parser("L1 on one layer and L2 on another.", epochs=80)
+    strength = common.number("of at least 0", lambda value: value >= 0)
+    parser.add_argument("--l1", type=strength, default=0.0007, help="strength on the first layer")
+    parser.add_argument("--l2", type=strength, default=0.001, help="strength on the second layer")
+    main(common.parse(parser, epochs=4))

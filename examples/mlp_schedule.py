@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 
+import common  # first, for a Ctrl-C while torch is imported
+
+# isort: split
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-import common
+import images
 import onepass
 from onepass.schedule import Constant, Cosine, Exponential, Schedule
 
@@ -23,7 +26,7 @@ BATCH = 32
 Curve = list[float]
 
 
-def network(train: common.Data) -> nn.Module:
+def network(train: images.Data) -> nn.Module:
     """Return the classifier."""
     return nn.Sequential(
         nn.Flatten(),
@@ -39,13 +42,13 @@ def schedules(steps: int) -> dict[str, Schedule]:
     warmup = steps // 20
     return {
         "constant": Constant(0.001),
-        "exponential": Exponential(0.01, gamma=0.1, decay_steps=steps // 2),  # to a hundredth
+        "exponential": Exponential(0.01, gamma=0.1, decay_steps=(steps + 1) // 2),  # to a hundredth
         "warm-up and cosine": Cosine(0.01, steps - warmup).warmup(warmup),
     }
 
 
 def fit(
-    title: str, lr: Schedule, train: common.Data, epochs: int, seed: int
+    title: str, lr: Schedule, train: images.Data, epochs: int, seed: int
 ) -> tuple[nn.Module, Curve, Curve]:
     """Train a new network; return it with the loss of every epoch and the learning rate of every step."""
     torch.manual_seed(seed)  # the same weights and dropout for every schedule
@@ -55,7 +58,7 @@ def fit(
     with common.bar(title, epochs) as advance:
         for epoch in range(epochs):
             total, count = 0.0, 0
-            for inputs, labels in common.batches(train, BATCH, seed=seed + epoch):
+            for inputs, labels in images.batches(train, BATCH, seed=seed + epoch):
                 rates.append(optimizer.param_groups[0]["lr"])
                 optimizer.zero_grad()
                 loss = cross_entropy(model(inputs), labels)
@@ -69,22 +72,22 @@ def fit(
 
 def main(args: argparse.Namespace) -> None:
     """Train with every schedule, then compare."""
-    train, test = common.load(args)
-    epochs = 3 if args.fast else 30
+    train, test = images.load(args)
     rows = []
     with common.picture(args.picture, 2) as (left, right):
-        for title, lr in schedules(epochs * (len(train.labels) // BATCH)).items():
-            model, losses, rates = fit(title, lr, train, epochs, args.seed)
+        left.set(xlabel="step", title="learning rate")
+        right.set(xlabel="epoch", title="loss")
+        for title, lr in schedules(args.epochs * images.steps(train, BATCH)).items():
+            model, losses, rates = fit(title, lr, train, args.epochs, args.seed)
             rows.append(
-                (title, repr(lr), f"{losses[-1]:.4f}", f"{common.accuracy(model, test):.2%}")
+                (title, repr(lr), f"{losses[-1]:.4f}", f"{images.accuracy(model, test):.2%}")
             )
             left.plot(rates, label=title)
             right.semilogy(losses, label=title)
-        left.set(xlabel="step", title="learning rate")
-        right.set(xlabel="epoch", title="loss")
-        right.legend(frameon=False)
+            right.legend(frameon=False)
     common.table("An MLP, three schedules", ("", "lr", "loss", "test accuracy"), rows)
 
 
 if __name__ == "__main__":
-    main(common.parse(common.arguments("An MLP with a learning-rate schedule.")))
+    parser = images.parser("An MLP with a learning-rate schedule.", epochs=30)
+    main(common.parse(parser, epochs=3))

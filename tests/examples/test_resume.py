@@ -1,7 +1,8 @@
-"""A run that was killed and resumed ends with the same bits as one that was not."""
+"""A run that was killed or interrupted, and resumed, ends with the same bits as one that was not."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.examples.test_examples import EXAMPLES, run
+from tests.examples.running import EXAMPLES, here, refusal, run
 
 SCRIPT = EXAMPLES / "char_transformer.py"
+FEW = ("--fast", "--batch", "1", "--megabytes", "0.01", "--characters", "1")
 SMALL = ("--steps", "50", "--batch", "4", "--megabytes", "0.2", "--every", "3")
 
 
@@ -31,22 +33,33 @@ def load(file: Path) -> dict[str, Any]:
     return saved
 
 
-def test_killed_and_resumed(tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
+def test_killed_interrupted_and_resumed(tmp_path: Path) -> None:
+    whole, broken, picture = (tmp_path / n for n in ("whole.pt", "broken.pt", "loss.png"))
     run("char_transformer", *SMALL, "--checkpoint", whole)
     reached: list[int] = []
-    for number in range(2):
-        resume = ["--resume"] if number else []
+    for end in (signal.SIGKILL, signal.SIGINT):
+        resume = ["--resume"] if reached else []
+        # A job in the background ignores it, and what it starts does so too.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), *SMALL, "--checkpoint", str(broken), *resume],
+            [sys.executable, SCRIPT, *SMALL, "--checkpoint", broken, "--picture", picture, *resume],
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        signal.signal(signal.SIGINT, before)
         try:
             wait_for_progress(broken, reached[-1] if reached else 0, process)
+            process.send_signal(end)
+            _, said = process.communicate(timeout=60)
         finally:
             process.kill()
             process.wait()
         reached.append(len(load(broken)["curves"]["loss"]))
+    assert process.returncode == 130
+    saved = f"{reached[-1]} of 50 steps, saved {broken}, saved {picture}"
+    assert said == f"Interrupted: {saved}\n"
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert reached == sorted(set(reached))
     assert reached[-1] < 50
     output = run("char_transformer", *SMALL, "--checkpoint", broken, "--resume")
@@ -56,7 +69,7 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     assert flat(one) == flat(other)
 
 
-def wait_for_progress(file: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_progress(file: Path, step: int, process: subprocess.Popen[str]) -> None:
     """Return some steps after a checkpoint behind `step`, in the midst of the training."""
     for _ in range(2000):
         assert process.poll() is None, "it was done before it could be killed"
@@ -67,6 +80,19 @@ def wait_for_progress(file: Path, step: int, process: subprocess.Popen[bytes]) -
 
 
 def test_resuming_needs_a_checkpoint(tmp_path: Path) -> None:
-    assert "--resume needs --checkpoint" in run("char_transformer", "--resume", status=2)
-    output = run("char_transformer", "--resume", "--checkpoint", tmp_path / "no.pt", status=2)
-    assert "there is no checkpoint" in output
+    assert refusal("char_transformer", "--resume") == "--resume needs --checkpoint"
+    missing = refusal("char_transformer", "--resume", "--checkpoint", tmp_path / "no.pt")
+    assert missing == f"--resume: there is no checkpoint {tmp_path / 'no.pt'}"
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "run.pt"
+    resume = ("char_transformer", "--fast", "--resume", "--checkpoint", file)
+    file.write_bytes(b"no checkpoint")
+    assert refusal(*resume).startswith(f"--resume: {file} is no checkpoint of a run like this: ")
+    torch.save({"model": {}}, file)
+    assert "Missing key(s) in state_dict" in refusal(*resume)
+    here("char_transformer", *FEW, "--steps", 2, "--checkpoint", file)
+    other = refusal("char_transformer", *FEW, "--steps", 1, "--resume", "--checkpoint", file)
+    assert "lr of parameter group 0 is Cosine(0.003, 1, " in other
+    assert "in the checkpoint Cosine(0.003, 2, " in other
