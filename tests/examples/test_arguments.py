@@ -98,7 +98,7 @@ def test_fast_changes_defaults(
 
 @pytest.mark.parametrize(
     ("name", "package", "extra"),
-    [("mlp_schedule", "rich", "demo")],
+    [("mlp_schedule", "rich", "demo"), ("reinforcement", "gymnasium", "rl")],
 )
 def test_a_missing_package(
     name: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,7 @@ def percent(output: str, row: str) -> list[float]:
 
 def test_every_example_is_tested() -> None:
     scripts = {path.stem for path in EXAMPLES.glob("*.py")} - {"common", "images"}
-    assert scripts == {*IMAGES, "char_transformer"}
+    assert scripts == {*IMAGES, "char_transformer", "reinforcement"}
 
 
 @pytest.mark.parametrize("name", [*IMAGES, "char_transformer"])
