@@ -122,10 +122,12 @@ def _way_of(kind: Any) -> str:
 
 
 def _openmp() -> str:
-    """Return the paths of the OpenMP runtimes in this process: more than one means that threads fight."""
+    """Return the OpenMP runtime that torch and we use, and others in this process, whose threads would compete with its."""
+    ours = _core.openmp_runtime()
     maps = Path("/proc/self/maps")
-    if not maps.exists():
-        return "unknown (this system does not list the libraries of a process)"
-    paths = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "/" in line}
-    runtimes = sorted(p for p in paths if Path(p).name.startswith(("libgomp", "libiomp", "libomp")))
-    return ", ".join(runtimes) or "none"
+    lines = maps.read_text().splitlines() if maps.exists() else []
+    mapped = {line.split(maxsplit=5)[-1] for line in lines if "/" in line}
+    runtimes = {p for p in mapped if Path(p).name.startswith(("libgomp", "libiomp", "libomp"))}
+    others = sorted(p for p in runtimes if not ours or not Path(p).samefile(ours))
+    used = ours or "none that torch uses: one thread"
+    return ", ".join([used, *(f"beside it {other}" for other in others)])
