@@ -35,7 +35,7 @@ def parameters(
 
 
 def twin(params: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
-    """Return copies of parameters (and gradients), laid out as they are."""
+    """Return copies of parameters, without their gradients, laid out as they are."""
     return copy.deepcopy(list(params))
 
 

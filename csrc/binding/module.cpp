@@ -4,6 +4,7 @@
 
 #include "binding/augment.hpp"
 #include "binding/bandwidth.hpp"
+#include "binding/gradients.hpp"
 #include "binding/step.hpp"
 #include "cpu/dispatch.hpp"
 #include "cpu/huge_pages.hpp"
@@ -57,6 +58,8 @@ PYBIND11_MODULE(_core, m) {
       },
       "reader"_a, "memory"_a, "groups"_a, "state"_a, "dry"_a, "clip"_a, "first_steps"_a, "first_emas"_a, "seed"_a,
       "counts"_a);
+  m.def("drop_gradients", &onepass::drop_gradients, "reader"_a, "groups"_a);
+  m.def("sorted_gradients", &onepass::sorted_gradients, "reader"_a, "groups"_a);
   m.def("remember", &onepass::remember, "reader"_a, "memory"_a, "groups"_a, "rows"_a, "varying"_a, "seed"_a);
   m.def(
       "repeat",

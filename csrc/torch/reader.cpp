@@ -71,6 +71,16 @@ PyObject* Reader::gradient(PyObject* parameter) const {
   return grad;
 }
 
+void Reader::drop_gradient(PyObject* parameter) const {
+  if (grad_ != nullptr && grad_->set != nullptr && is_exact(parameter)) {
+    if (native_ != nullptr && native_->gradient(native_->of(parameter)) == nullptr) return;
+    if (grad_->set(parameter, Py_None, grad_->closure) != 0) throw py::error_already_set();
+    return;
+  }
+  const py::object holder = py::reinterpret_borrow<py::object>(parameter);
+  if (!holder.attr("grad").is_none()) holder.attr("grad") = py::none();
+}
+
 bool Reader::is_inference(PyObject* tensor) const {
   if (native_ != nullptr) return native_->is_inference(native_->of(tensor));
   static PyObject* const name = interned("is_inference");

@@ -31,6 +31,9 @@ class Reader {
   // The .grad of a parameter: a new reference. May run Python.
   PyObject* gradient(PyObject* parameter) const;
 
+  // Sets the .grad of a parameter to None, if it is not. May run Python.
+  void drop_gradient(PyObject* parameter) const;
+
   // What has to be known of a tensor before it is read. May run Python. `storage` is kept for `view`, which cannot do
   // without it where tensors are not read natively. False if the kernels do not cover the tensor: lazily negated, a
   // foreign subclass.

@@ -109,6 +109,17 @@ def repeat(
     Return False if it is not, or if something is out of the ordinary; nothing has been written then.
     """
 
+def drop_gradients(reader: Reader, groups: list[dict[str, Any]]) -> None:
+    """Set the `.grad` of every parameter to None."""
+
+def sorted_gradients(
+    reader: Reader, groups: list[dict[str, Any]]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return the gradients that have only to be filled with zeros, and the others.
+
+    The others are sparse, foreign subclasses, or followed by autograd.
+    """
+
 class Stream:
     """The streaming limit: reads and writes what a step would, in the same chunks, and changes nothing.
 
