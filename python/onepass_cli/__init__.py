@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(arguments: argparse.Namespace, _: str) -> int:
     checks.need("matplotlib", "rich", "scikit-learn")
     checks.picture("--picture", arguments.picture)
+    print(
+        "Loading torch, scikit-learn and matplotlib ...", flush=True
+    )  # 20 seconds at the first time
     from onepass import demo
 
     return demo.run(

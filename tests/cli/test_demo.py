@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -15,18 +16,24 @@ from onepass.demo.chapter import Chapter
 from onepass.demo.pair import Outcome, Pair
 from onepass_cli import CHAPTERS
 
-ROW = re.compile(
+REACHED = re.compile(
     r"^(?P<title>\S.*?) +(?P<test>[\d.]+)% +(?P<our_test>[\d.]+)% +"
-    r"(?P<loss>[\d.]+) +(?P<our_loss>[\d.]+) +\d+% +\d+% *(?P<shows>.*)$"
+    r"(?P<loss>[\d.]+) +(?P<our_loss>[\d.]+) *(?P<shows>.*)$"
 )
+TIMES = re.compile(
+    r"^(?P<title>\S.*?) +(?P<seconds>[\d.]+) +(?P<our_seconds>[\d.]+) +"
+    r"(?P<share>\d+)% +(?P<our_share>\d+)% +(?P<saved>-?[\d.]+) +(?P<percent>-?\d+)%$"
+)
+COLUMNS = 60
 
 
-def sections(output: str) -> dict[str, dict[str, re.Match[str]]]:
-    """Return the rows of the table by the names of chapter and pair."""
-    _, *parts = re.split(r"^─+$", output, flags=re.MULTILINE)
+def sections(output: str, row: re.Pattern[str] = REACHED) -> dict[str, dict[str, re.Match[str]]]:
+    """Return the rows of a table by the names of chapter and pair."""
+    reached, _, times = output.partition("\nseconds  of a training")[0].partition("\ntest     ")
+    _, *parts = re.split(r"^─+$", reached if row is REACHED else times, flags=re.MULTILINE)
     lines = [part.strip().splitlines() for part in parts]
     rows = {
-        part[0].split()[0]: [match for match in map(ROW.match, part) if match] for part in lines
+        part[0].split()[0]: [match for match in map(row.match, part) if match] for part in lines
     }
     return {name: {match["title"]: match for match in found} for name, found in rows.items()}
 
@@ -34,14 +41,20 @@ def sections(output: str) -> dict[str, dict[str, re.Match[str]]]:
 def test_demo_ends_well_with_one_table_and_one_picture(tmp_path: Path) -> None:
     """Without a terminal: plain text, one line for every training; the picture in the current directory."""
     command = [sys.executable, "-m", "onepass", "demo", "--fast"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": str(COLUMNS)},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
     assert "\r" not in done.stdout
     assert "…" not in done.stdout  # nothing is cut off
-    assert max(map(len, done.stdout.partition("\n\n  ")[2].splitlines())) < 80
+    assert max(map(len, done.stdout.partition("\n\n  ")[2].splitlines())) <= COLUMNS
 
-    assert done.stdout.count("torch onepass   torch onepass") == 1
     found = sections(done.stdout)
     assert list(found) == ["optimizers", "schedule", "l1-l2", "augmentation", "transfer"]
     names = [f"{model} {name}" for model in ("CNN", "MLP") for name in onepass_optimizers()]
@@ -53,7 +66,20 @@ def test_demo_ends_well_with_one_table_and_one_picture(tmp_path: Path) -> None:
                 float(row["test"]), abs=100 * demo.TOLERANCE
             )
             assert float(row["our_loss"]) == pytest.approx(float(row["loss"]), abs=1e-2)
-            assert done.stdout.count(f"\n{row['title']} ") == 2  # a bar and a row
+            assert done.stdout.count(f"\n{row['title']} ") == 3  # a bar and two rows
+    times = sections(done.stdout, TIMES)
+    assert {name: list(rows) for name, rows in times.items() if name != "all"} == {
+        name: list(rows) for name, rows in found.items()
+    }
+    for rows in times.values():
+        for row in rows.values():
+            seconds, ours = float(row["seconds"]), float(row["our_seconds"])
+            assert float(row["saved"]) == pytest.approx(seconds - ours, abs=0.011)
+    every = [row for name, rows in times.items() if name != "all" for row in rows.values()]
+    total = times["all"]["all"]
+    for name in ("seconds", "our_seconds", "saved"):
+        parts = sum(float(row[name]) for row in every)
+        assert float(total[name]) == pytest.approx(parts, abs=0.006 * len(every))
     differences = [float(row["shows"]) for row in found["optimizers"].values()]
     assert max(differences) < 1e-3
     assert max(differences) > 0  # two libraries, not one of them twice
@@ -86,7 +112,7 @@ def test_an_unknown_chapter_is_refused_with_the_names(capsys: pytest.CaptureFixt
 
 
 def outcome(accuracy: float) -> Outcome:
-    return Outcome([1.0], [[0.1]], 1.0, accuracy, 0.5)
+    return Outcome([1.0], [[0.1]], 1.0, accuracy, 1.0, 0.5)
 
 
 @pytest.mark.parametrize(

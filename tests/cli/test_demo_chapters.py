@@ -71,7 +71,7 @@ def test_one_seed_gives_one_result() -> None:
         sides = tuple(side(library, "MLP", "AdamW", seed) for library in (torch.optim, onepass))
         batches = islice(data[0].batches(64, 1, seed), 10)
         pair = train_pair("MLP", sides, batches, data, lambda *_: None)  # type: ignore[arg-type]
-        return pair.onepass._replace(step_share=0.0), pair.difference
+        return pair.onepass._replace(seconds=1.0, step_seconds=0.0), pair.difference
 
     assert outcome(3) == outcome(3)
     assert outcome(3) != outcome(4)
@@ -113,7 +113,7 @@ def test_l1_l2(stage: Watch) -> None:
         zeros[pair.title] = [w[0].numel() - int(torch.count_nonzero(w[0])) for w in layers]
         sums[pair.title] = [sum(x.square().sum().item() for x in w[1:]) for w in layers]
         assert all(torch.count_nonzero(x) == x.numel() for w in layers for x in w[1:])
-        assert pair.shows == " | ".join(
+        assert pair.shows == "|".join(
             f"{n / layers[0][0].numel():.1%}" for n in zeros[pair.title]
         )
     assert zeros["neither"] == zeros["L1 as gradient"] == [0, 0]
@@ -132,7 +132,7 @@ def test_augmentation(stage: Watch) -> None:
         with_.torch.accuracy - without.torch.accuracy,
         with_.onepass.accuracy - without.onepass.accuracy,
     )
-    assert with_.shows == " | ".join(f"{gain:+.2%}" for gain in gains)
+    assert with_.shows == "|".join(f"{gain:+.2%}" for gain in gains)
     assert with_.onepass.final_loss > without.onepass.final_loss  # it is harder to learn by heart
 
 
@@ -167,9 +167,9 @@ def test_transfer(stage: Watch) -> None:
             assert torch.equal(states[0][name], states[first][name])
             assert not torch.equal(states[0][name], states[first + 1][name])
     *_, frozen_pair, unfrozen = chapter.pairs
-    assert frozen_pair.shows == "0 | 0"
+    assert frozen_pair.shows == "0|0"
     numbers = sum(learned[name].numel() for name in base)
-    assert all(0.99 * numbers < int(n) <= numbers for n in unfrozen.shows.split(" | "))
+    assert all(0.99 * numbers < int(n) <= numbers for n in unfrozen.shows.split("|"))
     for theirs, ours in (frozen_pair[1:3], unfrozen[1:3]):
         assert theirs.losses == pytest.approx(ours.losses, abs=1e-3)
     top, middle, bottom = (unfrozen.onepass.rates[i][0] for i in (2, 1, 0))

@@ -58,7 +58,7 @@ def run(*, seed: int, fast: bool, picture_file: Path, chapters: Sequence[str] = 
         stage = Stage(console, seed, fast, *digits.load(seed))
         console.print(
             f"Handwritten digits: {len(stage.train.labels)} images to train on, {len(stage.test.labels)} to test "
-            "with; on one thread",
+            "with; on one thread. Losses are torch's|ours",
             soft_wrap=True,
         )
         for name, train in CHAPTERS.items():

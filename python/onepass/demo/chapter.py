@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from onepass.demo.digits import Digits
 from onepass.demo.pair import Pair, Training, train_pair
@@ -23,8 +23,8 @@ class Chapter(NamedTuple):
     about: str
     """What `Pair.shows` is in this chapter."""
     pairs: list[Pair]
-    panels: list[list[Draw]]
-    """Of the picture, in rows."""
+    panels: list[Draw]
+    """Of the picture."""
     broken: tuple[str, ...] = ()
     """What onepass promises and did not keep."""
 
@@ -71,9 +71,9 @@ def _bar(console: Console, title: str, steps: int) -> Iterator[Callable[[float, 
     """Show a progress bar that ends as one line; where there is no terminal, that line is all."""
     progress = Progress(
         TextColumn("{task.description:<16}"),
-        BarColumn(bar_width=14),
-        MofNCompleteColumn(),
-        TextColumn("loss torch {task.fields[torch]:.4f} onepass {task.fields[onepass]:.4f}"),
+        BarColumn(bar_width=8),
+        TaskProgressColumn(),
+        TextColumn("loss {task.fields[torch]:.3f}|{task.fields[onepass]:.3f}"),
         TimeElapsedColumn(),
         console=console,
     )

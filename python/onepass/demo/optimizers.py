@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 import onepass
-from onepass.demo.chapter import Chapter, Draw, Stage
+from onepass.demo.chapter import Chapter, Stage
 from onepass.demo.models import cnn, mlp, seeded
-from onepass.demo.pair import Pair, Training
-from onepass.demo.picture import curves, note
+from onepass.demo.pair import Outcome, Training
+from onepass.demo.picture import bars, curves
 
 MODELS = {"CNN": cnn, "MLP": mlp}
 ARGUMENTS: dict[str, dict[str, float]] = {
@@ -35,30 +35,30 @@ def train(stage: Stage) -> Chapter:
             batches = stage.train.batches(BATCH, epochs, stage.seed)
             steps = len(stage.train.labels) // BATCH * epochs
             pairs.append(stage.pair(f"{name} {optimizer}", theirs, ours, batches, steps))
-    rows = [pairs[: len(ARGUMENTS)], pairs[len(ARGUMENTS) :]]
-    panels = [[_panel(pair, row) for pair in row] for row in rows]
-    return Chapter("optimizers", "weights apart", pairs, panels)
+    of_cnn, of_mlp = pairs[: len(ARGUMENTS)], pairs[len(ARGUMENTS) :]
+
+    def losses(panel: Any) -> None:
+        adamw = of_cnn[-1]
+        curves(panel, adamw.torch.losses, adamw.onepass.losses)
+        panel.set(title="CNN with AdamW", xlabel="step", ylabel="loss of the batch", yscale="log")
+
+    def times(panel: Any) -> None:
+        rows = [
+            (pair.title.split()[1], 1e6 * mean_step(pair.torch), 1e6 * mean_step(pair.onepass))
+            for pair in of_mlp
+        ]
+        bars(panel, rows, ".0f")
+        panel.set(title="One step() on the MLP", xlabel="microseconds")
+
+    return Chapter("optimizers", "weights apart", pairs, [losses, times])
+
+
+def mean_step(outcome: Outcome) -> float:
+    """Return the seconds of a step."""
+    return outcome.step_seconds / len(outcome.losses)
 
 
 def side(library: Any, model: str, optimizer: str, seed: int) -> Training:
     """Return the training by one of the two libraries."""
     made = seeded(seed, MODELS[model])
     return Training(made, getattr(library, optimizer)(made.parameters(), **ARGUMENTS[optimizer]))
-
-
-def _panel(pair: Pair, row: list[Pair]) -> Draw:
-    lowest = min(min(p.torch.losses) for p in row)
-
-    def draw(panel: Any) -> None:
-        curves(panel, pair.torch.losses, pair.onepass.losses, log=True)
-        # the loss starts at log(10) = 2.3: room for the text
-        panel.set(title=pair.title, xlabel="step", ylim=(lowest, 30))
-        if pair is row[0]:
-            panel.set_ylabel("loss of the batch")
-        note(
-            panel,
-            f"test accuracy\ntorch.optim {pair.torch.accuracy:.2%}\nonepass {pair.onepass.accuracy:.2%}\n"
-            f"weights within {pair.difference:.0e}",
-        )
-
-    return draw

@@ -26,8 +26,15 @@ class Outcome(NamedTuple):
     """Mean over the training images, after the last step."""
     accuracy: float
     """On the test images."""
-    step_share: float
-    """Time in `optimizer.step()`, and in its scheduler's, over the time of the whole training."""
+    seconds: float
+    """Of the whole training."""
+    step_seconds: float
+    """Of these in `optimizer.step()`, and in its scheduler's."""
+
+    @property
+    def step_share(self) -> float:
+        """The share of `step_seconds`."""
+        return self.step_seconds / self.seconds
 
 
 class Pair(NamedTuple):
@@ -99,7 +106,8 @@ class Training:
             rates=[list(rates) for rates in zip(*self.rates, strict=True)],
             final_loss=cross_entropy(self.model(train.images), train.labels).item(),
             accuracy=(self.model(test.images).argmax(1) == test.labels).float().mean().item(),
-            step_share=self._step_seconds / self._seconds,
+            seconds=self._seconds,
+            step_seconds=self._step_seconds,
         )
 
 

@@ -18,7 +18,7 @@ import onepass
 from onepass.demo.chapter import Chapter, Stage
 from onepass.demo.models import mlp, twins
 from onepass.demo.pair import Pair, Training, scientific
-from onepass.demo.picture import OURS, curves, smooth
+from onepass.demo.picture import OURS, curves
 from onepass.schedule import Constant, Cosine, Exponential, Schedule
 
 BATCH, LR = 32, 0.003
@@ -70,22 +70,14 @@ def train(stage: Stage) -> Chapter:
         if _apart(pair) > RATES
     )
 
-    styles = ("-", "--", ":")
-
     def rates(panel: Any) -> None:
-        for pair, style in zip(pairs, styles, strict=True):
+        for pair, style in zip(pairs, ("-", (0, (5, 2)), (0, (1, 1.5))), strict=True):
             curves(panel, pair.torch.rates[0], pair.onepass.rates[0], style=style)
-            panel.plot([], style, color=OURS, linewidth=0.8, label=pair.title)
-        panel.legend(fontsize=8, frameon=False)
-        panel.set(title="learning rate", xlabel="step")
+            panel.plot([], color=OURS, linestyle=style, linewidth=1.5, label=pair.title)
+        panel.set(title="Schedules", xlabel="step", ylabel="learning rate", ylim=(0, LR * 1.6))
+        panel.legend(loc="upper right", fontsize=9, frameon=False, handlelength=2.5)
 
-    def losses(panel: Any) -> None:
-        for pair, style in zip(pairs, styles, strict=True):
-            both = (smooth(side.losses, steps // epochs) for side in (pair.torch, pair.onepass))
-            curves(panel, *both, log=True, style=style)
-        panel.set(title="loss", xlabel="epoch")
-
-    return Chapter("schedule", "weights, lr apart", pairs, [[rates, losses]], broken)
+    return Chapter("schedule", "weights, lr", pairs, [rates], broken)
 
 
 def _apart(pair: Pair) -> float:

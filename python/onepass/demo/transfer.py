@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from onepass.demo.chapter import Chapter, Stage
 from onepass.demo.digits import Digits
 from onepass.demo.models import normed_cnn, seeded, twins
 from onepass.demo.pair import Pair, Training, mean
-from onepass.demo.picture import bars, curves
+from onepass.demo.picture import accuracies
 from onepass.schedule import Cosine
 from onepass.transfer import freeze, param_groups, replace_head, unfreeze
 
@@ -57,24 +56,15 @@ def train(stage: Stage) -> Chapter:
     ]
     for number, row in enumerate(zip(*moves, strict=True), 2):
         rows[number] = rows[number]._replace(
-            shows=" | ".join(str(max(m)) for m in zip(*row, strict=True))
+            shows="|".join(str(max(m)) for m in zip(*row, strict=True))
         )
     broken = ("the frozen base has moved",) if any(frozen[1] for frozen, _ in moves) else ()
 
-    def rates(panel: Any) -> None:
-        last = runs[0][-1]
-        steps = len(last.torch.losses)
-        for theirs, ours, wait in zip(
-            last.torch.rates, last.onepass.rates, (*WAIT.values(), 0.0), strict=True
-        ):
-            start = int(wait * steps)
-            curves(panel, *([math.nan] * start + rates[start:] for rates in (theirs, ours)))
-        panel.set(title="unfrozen: rates of the layers", xlabel="step")
+    def digits(panel: Any) -> None:
+        names = ("from scratch", "base frozen", "unfrozen")
+        accuracies(panel, list(zip(names, rows[1:], strict=True)), "Transfer: 0 to 4, then 5 to 9")
 
-    def accuracies(panel: Any) -> None:
-        bars(panel, [("alone", rows[1]), ("frozen", rows[2]), ("unfrozen", rows[3])])
-
-    return Chapter("transfer", "moved in the base", rows, [[rates, accuracies]], broken)
+    return Chapter("transfer", "base moved", rows, [digits], broken)
 
 
 def transfer(stage: Stage, seed: int, suffix: str) -> tuple[list[Pair], list[tuple[int, int]]]:
