@@ -112,7 +112,8 @@ def main(args: argparse.Namespace) -> None:
     seeds = range(args.seed, args.seed + args.seeds)
     found: dict[str, list[float]] = {"without": [], "with": []}
     with common.picture(args.picture, 2) as (left, right):
-        left.set(title="test accuracy", xticks=(0, 1), xticklabels=found, xlim=(-0.5, 1.5))
+        left.set(xticks=(0, 1), xticklabels=found, xlim=(-0.5, 1.5), ylim=(40, 100))
+        left.set(title="each seed, and the mean", ylabel="test accuracy, %")
         right.set(title="an image and eleven warps of it", xticks=(), yticks=())
         for seed in seeds:
             order = torch.randperm(
@@ -125,7 +126,11 @@ def main(args: argparse.Namespace) -> None:
             for place, (name, augmenter) in enumerate(compared.items()):
                 model = fit(f"seed {seed}, {name}", augmenter, train, args.epochs)
                 found[name].append(images.accuracy(model, test, partial(normalised, augmenter)))
-                left.plot(place, found[name][-1], "o", color=f"C{place}")
+                left.plot(place, 100 * found[name][-1], "o", color=f"C{place}", alpha=0.5)
+        for place, accuracies in enumerate(found.values()):
+            height = 100 * mean(accuracies)
+            left.plot((place - 0.15, place + 0.15), (height, height), color=f"C{place}")
+            left.text(place + 0.18, height, f"{height:.1f}", verticalalignment="center")
     rows = [
         (f"{name} augmentation", *(f"{a:.2%}" for a in accuracies), f"{mean(accuracies):.2%}")
         for name, accuracies in found.items()

@@ -20,12 +20,14 @@ from __future__ import annotations
 
 import argparse
 from collections import OrderedDict
+from math import nan
 from typing import Any
 
 import common  # first, for a Ctrl-C while torch is imported
 
 # isort: split
 import torch
+from matplotlib.colors import LogNorm
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -99,9 +101,13 @@ def main(args: argparse.Namespace) -> None:
                     f"{model.second.weight.detach().square().sum().item():.1f}",
                 )
             )
-            largest = weight.abs().max().item()
-            panel.imshow(weight.numpy(), aspect="auto", cmap="RdBu", vmin=-largest, vmax=largest)
-            panel.set(title=f"{title}\n{rows[-1][2]} exact zeros", xlabel="pixel", ylabel="unit")
+            sizes = weight.abs().where(~zero, nan)
+            shown = panel.imshow(
+                sizes.numpy(), aspect="auto", cmap="viridis", norm=LogNorm(1e-5, 1)
+            )
+            text = f"{title}\n{rows[-1][2]} are exactly 0 (white)"
+            panel.set(title=text, xlabel="number of the input", ylabel="unit")
+        panel.figure.colorbar(shown, ax=panels, label="absolute weight in the first layer")
     columns = ("", "test", "zeros in W1", "units cut off", "sum |W1|", "sum W2²")
     common.table("L1 on the first layer, L2 on the second", columns, rows)
 

@@ -191,7 +191,7 @@ class Schedule(ABC):
         values = [value for _, value in self.table(n)]
         if ax is None:
             ax = current_axes()
-        ax.plot(range(len(values)), values, label=repr(self))
+        ax.plot(range(len(values)), values, drawstyle="steps-post", label=repr(self))
         ax.set_xlabel("steps already applied")
         return ax
 
