@@ -30,7 +30,7 @@ PARAMETERS: list[tuple[str, dict[str, Any]]] = [
     ("horizontal_flip=True", {"horizontal_flip": True}),
     ("vertical_flip=True", {"vertical_flip": True}),
     ("crop=(96, 96)", {"crop": (96, 96)}),
-    ("crop=(160, 160),\ncrop_padding=40", {"crop": (160, 160), "crop_padding": 40}),
+    ("crop=(160, 160), crop_padding=40", {"crop": (160, 160), "crop_padding": 40}),
     (
         "all of them",
         {
@@ -53,44 +53,52 @@ def photograph(name: str, top: int, left: int) -> Photograph:
     return halves.round().astype(np.uint8)
 
 
-def show(axis: Any, picture: Any, title: str) -> None:
+def show(axis: Any, picture: Any, title: str = "") -> None:
     """One picture without axes."""
     axis.imshow(np.clip(picture, 0, 1))
-    axis.set_title(title, fontsize=8)
+    axis.set_title(title, fontsize=10)
     axis.set_axis_off()
 
 
 def save(figure: Any, name: str) -> None:
     """As JPEG beside this script."""
-    figure.tight_layout(pad=0.4)
     path = HERE / name
-    jpeg = {"quality": 80, "optimize": True}
-    figure.savefig(path, dpi=80, bbox_inches="tight", pad_inches=0.05, pil_kwargs=jpeg)
+    jpeg = {"quality": 85, "optimize": True}
+    figure.savefig(path, dpi=100, pil_kwargs=jpeg)
     plt.close(figure)
     print(f"{path.name}: {path.stat().st_size // 1000} kB")
 
 
 def parameters(image: Photograph) -> None:
-    """Four epochs of one picture for each parameter."""
-    figure, axes = plt.subplots(len(PARAMETERS), 5, figsize=(7.5, 1.6 * len(PARAMETERS)))
-    for row, (title, options) in zip(axes, PARAMETERS, strict=True):
+    """Four epochs of one picture for each parameter, whose name stands above its row."""
+    heights = [0.25] + [1.6] * len(PARAMETERS)
+    figure = plt.figure(figsize=(7, sum(heights)), layout="constrained")
+    head, *rows = figure.subfigures(len(heights), 1, height_ratios=heights)
+    for column, text in enumerate(("the picture", *(f"epoch {epoch}" for epoch in range(4)))):
+        head.text((column + 0.5) / 5, 0.4, text, ha="center", va="center", fontsize=10)
+    for row, (title, options) in zip(rows, PARAMETERS, strict=True):
+        row.suptitle(title, x=0.012, ha="left", fontsize=10.5, fontfamily="monospace")
+        first, *others = row.subplots(1, 5)
         aug = Augmenter(**options, fill_mode="constant", cval=230)
-        show(row[0], image / 255, title)
-        for epoch, axis in enumerate(row[1:]):
-            show(axis, aug(image[None], [3], epoch)[0].permute(1, 2, 0).numpy(), f"epoch {epoch}")
+        show(first, image / 255)
+        for epoch, axis in enumerate(others):
+            show(axis, aug(image[None], [3], epoch)[0].permute(1, 2, 0).numpy())
     save(figure, "augmentation_parameters.jpg")
 
 
 def fill_modes(image: Photograph) -> None:
-    """The same warp, turned and made small, with what each mode puts around the picture."""
-    figure, axes = plt.subplots(1, 5, figsize=(8.5, 1.95))
+    """The same warp, turned and made small, with what each mode puts around the picture's outline."""
+    figure, axes = plt.subplots(1, 5, figsize=(7, 1.6), layout="constrained")
     matrix = Augmenter(rotation_range=30).sample([1], 0, (SIDE, SIDE)).numpy()
     centre = np.array([(SIDE - 1) / 2] * 2)
     matrix[0, :, :2] *= 1.9
     matrix[0, :, 2] = centre - matrix[0, :, :2] @ centre
+    edge = np.array([[0, 0], [SIDE, 0], [SIDE, SIDE], [0, SIDE], [0, 0]]) - 0.5
+    outline = np.linalg.solve(matrix[0, :, :2], (edge - matrix[0, :, 2]).T)
     for axis, mode in zip(axes, ("nearest", "reflect", "mirror", "wrap", "constant"), strict=True):
         aug = Augmenter(fill_mode=mode, cval=230)
         show(axis, aug.apply(image[None], matrix)[0].permute(1, 2, 0).numpy(), f'"{mode}"')
+        axis.plot(*outline, color="white", linewidth=1, linestyle="--")
     save(figure, "augmentation_fill_modes.jpg")
 
 
@@ -105,7 +113,7 @@ def one_warp_or_four(image: Photograph) -> None:
         warped = aug.apply(chained, turn[None]).mul(255).round().byte()
         chained = warped.permute(0, 2, 3, 1).numpy()
     once = aug.apply(image[None], together)[0].permute(1, 2, 0).numpy()
-    figure, axes = plt.subplots(1, 2, figsize=(6, 3.2))
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3.7), layout="constrained")
     part = slice(40, 120)
     show(axes[0], once[part, part], "four warps composed, one interpolation")
     show(axes[1], chained[0, part, part] / 255, "the same warps one after the other")
