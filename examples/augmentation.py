@@ -16,6 +16,7 @@ import argparse
 from dataclasses import replace
 from functools import partial
 from statistics import mean, stdev
+from typing import Any
 
 import common  # first, for a Ctrl-C while torch is imported
 
@@ -105,6 +106,35 @@ def gallery(train: images.Data, augmenter: Augmenter) -> Tensor:
     return rows.flatten(2, 3).flatten(0, 1).squeeze(-1)
 
 
+def draw(panel: Any, found: dict[str, list[float]]) -> None:
+    """Draw the accuracies of every seed and their means, on an axis that ends at 100 %."""
+    percent = {name: [100 * a for a in accuracies] for name, accuracies in found.items()}
+    for pair in zip(*percent.values(), strict=True):
+        panel.plot([0, 1], pair, "o-", color="0.6", markersize=5, linewidth=1)
+    for place, accuracies in enumerate(percent.values()):
+        panel.plot(place, mean(accuracies), "D", color="#0b3c6f", markersize=9)
+        shift, side = ((-10, "right"), (10, "left"))[place]
+        panel.annotate(
+            f"mean {mean(accuracies):.1f}",
+            (place, mean(accuracies)),
+            (shift, 0),
+            textcoords="offset points",
+            horizontalalignment=side,
+            verticalalignment="center",
+        )
+    lowest = min(map(min, percent.values()))
+    panel.set(
+        title=f"{len(percent['with'])} seeds, and their means",
+        xlabel="augmentation",
+        ylabel="test accuracy (%)",
+        xticks=(0, 1),
+        xticklabels=percent,
+        xlim=(-0.7, 1.7),
+        ylim=(min(10 * (lowest // 10), 90), 100.5),
+    )
+    panel.grid(axis="y", alpha=0.3)
+
+
 def main(args: argparse.Namespace) -> None:
     """Train on a few examples of every class, with several seeds, and compare."""
     everything, test = images.load(args)
@@ -112,9 +142,8 @@ def main(args: argparse.Namespace) -> None:
     seeds = range(args.seed, args.seed + args.seeds)
     found: dict[str, list[float]] = {"without": [], "with": []}
     with common.picture(args.picture, 2) as (left, right):
-        left.set(xticks=(0, 1), xticklabels=found, xlim=(-0.5, 1.5), ylim=(40, 100))
-        left.set(title="each seed, and the mean", ylabel="test accuracy, %")
-        right.set(title="an image and eleven warps of it", xticks=(), yticks=())
+        right.set(title="an image (top left) and eleven warps of it", xticks=(), yticks=())
+        right.spines[:].set_visible(False)
         for seed in seeds:
             order = torch.randperm(
                 len(everything.labels), generator=torch.Generator().manual_seed(seed)
@@ -123,14 +152,10 @@ def main(args: argparse.Namespace) -> None:
             compared = augmenters(train, fill, args.flip, seed)
             if seed == args.seed:
                 right.imshow(gallery(train, compared["with"]).numpy(), cmap="gray")
-            for place, (name, augmenter) in enumerate(compared.items()):
+            for name, augmenter in compared.items():
                 model = fit(f"seed {seed}, {name}", augmenter, train, args.epochs)
                 found[name].append(images.accuracy(model, test, partial(normalised, augmenter)))
-                left.plot(place, 100 * found[name][-1], "o", color=f"C{place}", alpha=0.5)
-        for place, accuracies in enumerate(found.values()):
-            height = 100 * mean(accuracies)
-            left.plot((place - 0.15, place + 0.15), (height, height), color=f"C{place}")
-            left.text(place + 0.18, height, f"{height:.1f}", verticalalignment="center")
+        draw(left, found)
     rows = [
         (f"{name} augmentation", *(f"{a:.2%}" for a in accuracies), f"{mean(accuracies):.2%}")
         for name, accuracies in found.items()

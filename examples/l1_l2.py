@@ -20,15 +20,14 @@ from __future__ import annotations
 
 import argparse
 from collections import OrderedDict
-from math import nan
 from typing import Any
 
 import common  # first, for a Ctrl-C while torch is imported
 
 # isort: split
+import numpy as np
 import torch
-from matplotlib.colors import LogNorm
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import images
@@ -76,6 +75,28 @@ def fit(
     return model
 
 
+def draw(panels: list[Any], titles: list[str], weights: list[Tensor], channels: int) -> None:
+    """Draw the weights of the first layer on one scale: a row for each unit, exact zeros in grey."""
+    # the few largest weights would make the others pale
+    limit = np.quantile(np.abs([weight.numpy() for weight in weights]), 0.99)
+    for panel, title, weight in zip(panels, titles, weights, strict=True):
+        shown = np.ma.masked_equal(weight.numpy(), 0.0)
+        panel.set_facecolor("0.6")
+        image = panel.imshow(shown, aspect="auto", cmap="PuOr", vmin=-limit, vmax=limit)
+        panel.set(title=title, xlabel="pixel")
+        if channels == 3:
+            pixels = weight.shape[1] // 3
+            panel.set_xticks([pixels * (i + 0.5) - 0.5 for i in range(3)], ["red", "green", "blue"])
+            panel.tick_params(axis="x", length=0)
+            for border in (pixels - 0.5, 2 * pixels - 0.5):
+                panel.axvline(border, color="black", linewidth=1)
+    panels[0].set_ylabel("unit")
+    for panel in panels[1:]:
+        panel.set_yticks([])
+    bar = panels[0].figure.colorbar(image, ax=panels, extend="both", aspect=30)
+    bar.set_label("weight (grey: exactly 0)")
+
+
 def main(args: argparse.Namespace) -> None:
     """Train without, with L1 as a gradient, and with the proximal step; compare."""
     train, test = images.load(args)
@@ -85,9 +106,9 @@ def main(args: argparse.Namespace) -> None:
         "L1 gradient, L2": ({"l1_decay": args.l1, "l1_mode": "subgradient"}, l2),
         "L1 proximal, L2": ({"l1_decay": args.l1}, l2),
     }
-    rows = []
-    with common.picture(args.picture, len(settings)) as panels:
-        for (title, (first, second)), panel in zip(settings.items(), panels, strict=True):
+    rows, weights = [], []
+    with common.picture(args.picture, len(settings), width=2.8) as panels:
+        for title, (first, second) in settings.items():
             model = fit(title, first, second, train, args.epochs, args.seed)
             weight = model.first.weight.detach()
             zero = weight == 0
@@ -101,13 +122,9 @@ def main(args: argparse.Namespace) -> None:
                     f"{model.second.weight.detach().square().sum().item():.1f}",
                 )
             )
-            sizes = weight.abs().where(~zero, nan)
-            shown = panel.imshow(
-                sizes.numpy(), aspect="auto", cmap="viridis", norm=LogNorm(1e-5, 1)
-            )
-            text = f"{title}\n{rows[-1][2]} are exactly 0 (white)"
-            panel.set(title=text, xlabel="number of the input", ylabel="unit")
-        panel.figure.colorbar(shown, ax=panels, label="absolute weight in the first layer")
+            weights.append(weight)
+        titles = [f"{title}\n{zeros} exact zeros" for title, _, zeros, *_ in rows]
+        draw(panels, titles, weights, channels=train.images.shape[1])
     columns = ("", "test", "zeros in W1", "units cut off", "sum |W1|", "sum W2²")
     common.table("L1 on the first layer, L2 on the second", columns, rows)
 
