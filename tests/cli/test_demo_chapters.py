@@ -6,17 +6,20 @@ import copy
 import importlib
 import math
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import combinations, islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from rich.console import Console
 from torch import Tensor
 
 import onepass
 from onepass import demo
-from onepass.demo import augmentation, digits
+from onepass.demo import augmentation, digits, picture
 from onepass.demo.chapter import Chapter, Stage
 from onepass.demo.digits import Digits
 from onepass.demo.optimizers import side
@@ -61,6 +64,17 @@ def stage() -> Watch:
     torch.set_num_threads(1)  # conftest.py gives them back
     Watch.kept, Watch.states = {}, {}
     return Watch(Console(quiet=True), 0, True, *digits.load(0))
+
+
+@pytest.fixture(scope="module")
+def trained() -> list[Chapter]:
+    """Return all chapters."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    stage = Stage(Console(quiet=True), 0, True, *digits.load(0))
+    chapters = [train(stage) for train in demo.CHAPTERS.values()]
+    torch.set_num_threads(threads)
+    return chapters
 
 
 def test_one_seed_gives_one_result() -> None:
@@ -113,9 +127,7 @@ def test_l1_l2(stage: Watch) -> None:
         zeros[pair.title] = [w[0].numel() - int(torch.count_nonzero(w[0])) for w in layers]
         sums[pair.title] = [sum(x.square().sum().item() for x in w[1:]) for w in layers]
         assert all(torch.count_nonzero(x) == x.numel() for w in layers for x in w[1:])
-        assert pair.shows == "|".join(
-            f"{n / layers[0][0].numel():.1%}" for n in zeros[pair.title]
-        )
+        assert pair.shows == "|".join(f"{n / layers[0][0].numel():.1%}" for n in zeros[pair.title])
     assert zeros["neither"] == zeros["L1 as gradient"] == [0, 0]
     assert zeros["L1 proximal"][0] == 0
     assert zeros["L1 proximal"][1] > 500
@@ -216,3 +228,44 @@ def test_broken_promises_are_a_failure(
     monkeypatch.setattr(module, attribute, value)
     assert demo.verdict([demo.CHAPTERS[name](stage)]) == 1
     assert f"onepass demo: {name}: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shown", [slice(0, 5), slice(3, 5), slice(2, 3)])
+def test_no_text_in_the_picture_is_cut_off_or_overprinted(
+    shown: slice, trained: list[Chapter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(figure: Any, *_: Any, **__: Any) -> None:
+        figure.draw_without_rendering()
+        beyond = {label for panel in figure.axes for label in _hidden_tick_labels(panel)}
+        texts = [text for text in figure.findobj(Text) if text.get_visible() and text not in beyond]
+        boxes = {
+            (text.get_text(), i): text.get_window_extent()
+            for i, text in enumerate(texts)
+            if text.get_text()
+        }
+        seen.append((figure.bbox, boxes))
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    picture.save(trained[shown], tmp_path / "x.png")
+    ((whole, boxes),) = seen
+    for name, box in boxes.items():
+        assert whole.x0 <= box.x0 <= box.x1 <= whole.x1, name
+        assert whole.y0 <= box.y0 <= box.y1 <= whole.y1, name
+    for (name, box), (other, another) in combinations(boxes.items(), 2):
+        assert not box.overlaps(another), (name, other)
+
+
+def _hidden_tick_labels(panel: Any) -> Iterator[Text]:
+    """Yield those of ticks beyond the limits, which matplotlib makes but does not draw."""
+    for axis in (panel.xaxis, panel.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        for minor in (False, True):
+            places = axis.get_ticklocs(minor=minor)
+            labels = axis.get_ticklabels(minor=minor)
+            yield from (
+                label
+                for place, label in zip(places, labels, strict=True)
+                if not low <= place <= high
+            )

@@ -13,8 +13,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+import onepass
 from onepass.demo import augmentation, digits, l1_l2, optimizers, picture, schedule, table, transfer
 from onepass.demo.chapter import Chapter, Stage
+from onepass.demo.pair import train_pair
 from onepass_cli import INTERRUPTED
 
 __all__ = ["CHAPTERS", "TOLERANCE", "run", "verdict"]
@@ -61,6 +63,7 @@ def run(*, seed: int, fast: bool, picture_file: Path, chapters: Sequence[str] = 
             "with; on one thread. Losses are torch's|ours",
             soft_wrap=True,
         )
+        _warm_up(stage)
         for name, train in CHAPTERS.items():
             if name in (chapters or CHAPTERS):
                 found.append(train(stage))
@@ -75,6 +78,7 @@ def run(*, seed: int, fast: bool, picture_file: Path, chapters: Sequence[str] = 
         )
         return INTERRUPTED
     table.show(console, found)
+    console.print("\nDrawing ...")
     picture.save(found, picture_file)
     console.print(f"Picture: {picture_file}", markup=False, soft_wrap=True)
     if interrupted:
@@ -85,6 +89,14 @@ def run(*, seed: int, fast: bool, picture_file: Path, chapters: Sequence[str] = 
         )
         return INTERRUPTED
     return verdict(found)
+
+
+def _warm_up(stage: Stage) -> None:
+    """Train for a batch that no clock sees: torch's first is slow, whichever library trains with it."""
+    for name in optimizers.MODELS:
+        sides = [optimizers.side(library, name, "SGD", 0) for library in (torch.optim, onepass)]
+        batches = stage.train.batches(optimizers.BATCH, 1, 0)
+        train_pair(name, (sides[0], sides[1]), [next(batches)], (stage.train, stage.test))
 
 
 def verdict(chapters: Sequence[Chapter]) -> int:

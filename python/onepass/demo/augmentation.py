@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import onepass
@@ -17,6 +18,8 @@ from onepass.demo.pair import Pair, Training, mean
 from onepass.schedule import Cosine
 
 PER_DIGIT, BATCH, LR = 10, 20, 0.002
+SHOWN, EPOCHS = [2, 3, 4, 5], 6
+"""Digits and epochs in the picture."""
 
 
 def warping(seed: int) -> Augmenter:
@@ -71,19 +74,21 @@ def train(stage: Stage) -> Chapter:
     rows[1] = rows[1]._replace(shows="|".join(f"{gain:+.2%}" for gain in gains))
 
     def gallery(panel: Any) -> None:
-        before, after = (row.onepass.accuracy for row in rows)
         panel.imshow(pictures(stage).numpy(), cmap="gray_r", vmin=0, vmax=1)
-        panel.set(title=f"Augmentation: {before:.1%} without, {after:.1%} with", xticks=())
-        panel.set_yticks([4, 28], ["image", "epochs"], fontsize=9)
-        panel.tick_params(axis="y", length=0)
+        panel.set(title="augmentation: anew in every epoch", yticks=())
+        width = 10  # of a digit and its margins
+        places = [width * (column + 0.5) - 0.5 for column in range(EPOCHS + 1)]
+        panel.set_xticks(places, ["as is", *map(str, range(EPOCHS))])
+        before, after = (100 * row.onepass.accuracy for row in rows)
+        panel.set_xlabel(f"epoch\ntest accuracy {before:.1f} % without, {after:.1f} % with")
+        panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
 
     return Chapter("augmentation", "gain", rows, [gallery])
 
 
 def pictures(stage: Stage) -> torch.Tensor:
-    """Return a column for each digit: as it is, then as it comes in the first epochs."""
-    digits = stage.train.first(1).images
-    index = range(len(digits))
-    shown = [digits, *(warping(stage.seed)(digits, index, epoch=epoch) for epoch in range(6))]
-    return torch.cat([torch.cat(list(row[:, 0]), dim=1) for row in shown])
+    """Return a row for each of some digits: as it is, then as it comes in the first epochs."""
+    digits = stage.train.first(1).images[SHOWN]
+    shown = [digits, *(warping(stage.seed)(digits, SHOWN, epoch=epoch) for epoch in range(EPOCHS))]
+    return torch.cat([torch.cat(list(pad(column, (1, 1, 1, 1))[:, 0])) for column in shown], dim=1)

@@ -12,6 +12,7 @@ import onepass
 from onepass.demo.chapter import Chapter, Stage
 from onepass.demo.models import mlp, twins
 from onepass.demo.pair import Training
+from onepass.demo.picture import curves, note
 
 BATCH, LR = 32, 0.3
 L1 = 0.00035
@@ -50,20 +51,21 @@ def train(stage: Stage) -> Chapter:
         pairs.append(pair._replace(shows=shows, comparable=title != "L1 proximal"))
     broken = () if zeros(weights[-1][1]) else ("proximal L1 has left no exact zeros",)
 
-    def layer(panel: Any) -> None:
-        weight = weights[-1][1].abs()
-        shown = panel.imshow(
-            weight.where(weight > 0, torch.nan).numpy(), aspect="auto", cmap="viridis", norm="log"
-        )
-        panel.set_facecolor("white")
-        panel.figure.colorbar(shown, ax=panel, label="absolute weight")
+    def sizes(panel: Any) -> None:
+        curves(panel, *(_by_size(weight) for weight in weights[-1]))
         panel.set(
-            title=f"First layer after L1: {zeros(weight):.0%} are exactly 0 (white)",
-            xlabel="pixel",
-            ylabel="unit",
+            title="L1: exact zeros in one layer",
+            xlabel="weights, from the largest (%)",
+            ylabel="absolute value",
+            yscale="log",
         )
+        theirs, ours = (f"{zeros(weight):.1%}" for weight in weights[-1])
+        text = (
+            f"exactly zero:\n{theirs} with the penalty in the loss,\n{ours} with the proximal step"
+        )
+        note(panel, 0.03, 0.05, text)
 
-    return Chapter("l1-l2", "exact zeros", pairs, [layer], broken)
+    return Chapter("l1-l2", "exact zeros", pairs, [sizes], broken)
 
 
 def groups(model: nn.Module, first: dict[str, Any], weight_decay: float) -> list[dict[str, Any]]:
@@ -84,3 +86,10 @@ def penalty(weight: Tensor) -> Tensor:
 def zeros(weight: Tensor) -> float:
     """Return the share of weights that are exactly zero."""
     return (weight == 0).float().mean().item()
+
+
+def _by_size(weight: Tensor) -> list[float]:
+    """Return the absolute values in percentiles, the largest first, and no zeros: they have no logarithm."""
+    sizes = weight.abs().flatten().sort(descending=True).values
+    places = torch.linspace(0, len(sizes) - 1, 101).long()
+    return [size for size in sizes[places].tolist() if size]

@@ -116,7 +116,7 @@ def train_pair(
     sides: tuple[Training, Training],
     batches: Iterable[Digits],
     data: tuple[Digits, Digits],
-    after_batch: Callable[[float, float], None],
+    after_batch: Callable[[float, float], None] = lambda *_: None,
 ) -> Pair:
     """Train two models in turns, batch by batch, so that both meet the same load of the machine.
 
@@ -125,7 +125,7 @@ def train_pair(
         sides: The training by torch.optim and that by onepass, from the same weights.
         batches: What both train on.
         data: Images to train on and to test with, for the evaluation at the end.
-        after_batch: Called after every batch with the two losses.
+        after_batch: Called after every batch with the two losses. Default: does nothing.
     """
     for number, batch in enumerate(batches):
         # whoever comes second finds the batch in the cache

@@ -60,11 +60,12 @@ def train(stage: Stage) -> Chapter:
         )
     broken = ("the frozen base has moved",) if any(frozen[1] for frozen, _ in moves) else ()
 
-    def digits(panel: Any) -> None:
-        names = ("from scratch", "base frozen", "unfrozen")
-        accuracies(panel, list(zip(names, rows[1:], strict=True)), "Transfer: 0 to 4, then 5 to 9")
+    def reached(panel: Any) -> None:
+        names = ("alone", "base frozen", "unfrozen")
+        accuracies(panel, list(zip(names, rows[1:], strict=True)))
+        panel.set(title="transfer: 5 to 9 after 0 to 4")
 
-    return Chapter("transfer", "base moved", rows, [digits], broken)
+    return Chapter("transfer", "base moved", rows, [reached], broken)
 
 
 def transfer(stage: Stage, seed: int, suffix: str) -> tuple[list[Pair], list[tuple[int, int]]]:
