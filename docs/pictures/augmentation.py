@@ -63,8 +63,8 @@ def show(axis: Any, picture: Any, title: str = "") -> None:
 def save(figure: Any, name: str) -> None:
     """As JPEG beside this script."""
     path = HERE / name
-    jpeg = {"quality": 85, "optimize": True}
-    figure.savefig(path, dpi=100, pil_kwargs=jpeg)
+    jpeg = {"quality": 75, "optimize": True}
+    figure.savefig(path, dpi=90, pil_kwargs=jpeg)
     plt.close(figure)
     print(f"{path.name}: {path.stat().st_size // 1000} kB")
 
