@@ -230,10 +230,16 @@ def test_broken_promises_are_a_failure(
     assert f"onepass demo: {name}: {message}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("delay", [0.0, 100.0])
 @pytest.mark.parametrize("shown", [slice(0, 5), slice(3, 5), slice(2, 3)])
 def test_no_text_in_the_picture_is_cut_off_or_overprinted(
-    shown: slice, trained: list[Chapter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shown: slice,
+    delay: float,
+    trained: list[Chapter],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Nor where something else has held up the training by onepass for so many seconds."""
     seen = []
 
     def look(figure: Any, *_: Any, **__: Any) -> None:
@@ -248,7 +254,12 @@ def test_no_text_in_the_picture_is_cut_off_or_overprinted(
         seen.append((figure.bbox, boxes))
 
     monkeypatch.setattr(Figure, "savefig", look)
-    picture.save(trained[shown], tmp_path / "x.png")
+    *others, last = trained[shown]
+    late = [
+        p._replace(onepass=p.onepass._replace(seconds=p.onepass.seconds + delay))
+        for p in last.pairs
+    ]
+    picture.save([*others, last._replace(pairs=late)], tmp_path / "x.png")
     ((whole, boxes),) = seen
     for name, box in boxes.items():
         assert whole.x0 <= box.x0 <= box.x1 <= whole.x1, name

@@ -60,7 +60,7 @@ def curves(panel: Any, theirs: Sequence[float], ours: Sequence[float]) -> None:
 
 def seconds(chapters: Sequence[Chapter], panel: Any) -> None:
     """Draw what the chapters took: two bars for each, of which the part at the axis is `step()`."""
-    longest = max(_sums(chapter.pairs, "torch")[0] for chapter in chapters)
+    longest = max(_sums(c.pairs, side)[0] for c in chapters for side in ("torch", "onepass"))
     for row, chapter in enumerate(chapters):
         ends = []
         for place, colour, side in ((row - 0.2, THEIRS, "torch"), (row + 0.2, OURS, "onepass")):
